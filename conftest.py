@@ -1,0 +1,27 @@
+"""What every test gets, whatever it tests: an alarm instead of a hang.
+
+Runs in: the pytest process, main thread.
+The plumbing lives in tests/support; the leak check is switched on by the conftest of the folders
+whose tests start processes (tests/process, tests/contract).
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.alarm import alarm
+
+DEFAULT_ALARM_S = 40
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than a quarter of a second")
+    config.addinivalue_line("markers", "alarm(seconds): patience before a test counts as hung")
+
+
+@pytest.fixture(autouse=True)
+def alarm_clock(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that hangs, with the stacks of all threads, instead of waiting for ever."""
+    marker = request.node.get_closest_marker("alarm")
+    with alarm(marker.args[0] if marker else DEFAULT_ALARM_S):
+        yield

@@ -1,0 +1,59 @@
+"""forkpool: a drop-in `concurrent.futures.Executor` on processes, where one crash costs one future.
+
+Names are resolved on first use, so that `import forkpool` is cheap and a worker that imports the package stays light.
+Public is what `__all__` lists; everything else may change without notice.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+TYPE_CHECKING = False  # as typing's, whose import would cost more than all the rest here
+
+if TYPE_CHECKING:
+    from .errors import (
+        ForkPoolError,
+        InitializerError,
+        InternalError,
+        PayloadWarning,
+        PoolBrokenError,
+        RemoteError,
+        RemoteTraceback,
+        SerializationError,
+        TaskTimeoutError,
+        WorkerCrashedError,
+    )
+    from .executor import ForkPoolExecutor
+    from .future import ForkFuture
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ForkFuture",
+    "ForkPoolError",
+    "ForkPoolExecutor",
+    "InitializerError",
+    "InternalError",
+    "PayloadWarning",
+    "PoolBrokenError",
+    "RemoteError",
+    "RemoteTraceback",
+    "SerializationError",
+    "TaskTimeoutError",
+    "WorkerCrashedError",
+    "__version__",
+]
+
+_HOMES = {"ForkPoolExecutor": "executor", "ForkFuture": "future"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
+    value = globals()[name] = getattr(home, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

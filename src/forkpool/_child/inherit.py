@@ -1,0 +1,124 @@
+"""Become like the host: the fork server once, each worker after its fork.
+
+Runs in: fork server and workers, main thread. Imports little, since every worker carries it; never the exceptions.
+`apply_in_server` does what all workers share; `apply_in_worker` is on the path of every spawn and does what must
+differ between them or would disturb the server.
+What workers see is promised row by row in docs/reference/what-a-worker-sees.md.
+Tests: tests/process/test_inheritance_*.py
+"""
+
+from __future__ import annotations
+
+import _locale
+import _thread
+import contextlib
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .family import Family, adopt_levels
+from .filters import HostFilters
+from .on_import import watch
+from .signal_guard import SignalGuard, reset_signals
+
+__all__ = ["SignalGuard", "apply_in_server", "apply_in_worker", "reset_signals", "tells_tracker"]
+
+Snapshot = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """What `apply_in_server` leaves for the workers that are forked from it."""
+
+    family: Family
+    filters: HostFilters
+
+
+_prepared: _Prepared | None = None
+
+
+def apply_in_server(snapshot: Snapshot) -> None:
+    """Take over what all workers share. Once, before anything of the user's is imported.
+
+    Args:
+        snapshot: From `take_snapshot`, with `tracker_fd` added: our end of the host's TrackerRelay (-1: none).
+    """
+    global _prepared
+    if snapshot["cwd"] is not None:
+        _enter(snapshot["cwd"])
+    if snapshot["umask"] is not None:
+        os.umask(snapshot["umask"])
+    sys.path[:] = snapshot["sys_path"]
+    sys.argv[:] = snapshot["argv"]
+    _read_from_nothing()
+    _apply_interpreter_settings(snapshot["interpreter"])
+    _apply_locale(snapshot["locale"])
+    watch.install()
+    if snapshot["logging"] is not None:
+        adopt_levels(snapshot["logging"])
+    family = Family(snapshot, snapshot.get("tracker_fd", -1))
+    family.join()
+    _prepared = _Prepared(family, HostFilters(snapshot["warnings"]))
+
+
+def apply_in_worker(snapshot: Snapshot, slot: int, keep_signals: Iterable[int] = ()) -> None:
+    """Take this worker's own identity, right after the fork.
+
+    Args:
+        keep_signals: Those whose handlers the caller has set already.
+    """
+    assert _prepared is not None, "apply_in_server comes first"
+    if snapshot["cwd"] is None:  # deleted: there, a task that writes `out.txt` gets the error that the host would get
+        _enter(f"/proc/{snapshot['host_pid']}/cwd")
+    _prepared.family.become_worker(slot)
+    _prepared.filters.install()
+    _reseed()
+    reset_signals(keep_signals)  # last: a signal that waited is delivered here
+
+
+def tells_tracker() -> bool:
+    """Whether this process may have told the resource tracker something."""
+    return "multiprocessing.resource_tracker" in sys.modules
+
+
+def _enter(cwd: str) -> None:
+    with contextlib.suppress(OSError):  # deleted since, or not for us: stay where exec put us
+        os.chdir(cwd)
+
+
+def _read_from_nothing() -> None:
+    """Make fd 0 /dev/null: `input()` and `pdb` see the end of the file at once."""
+    fd = os.open(os.devnull, os.O_RDONLY)
+    if fd != 0:
+        os.dup2(fd, 0)
+        os.close(fd)
+    os.set_inheritable(0, True)
+    if sys.stdin is None:  # the host had closed its own
+        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115  # kept for good
+
+
+def _apply_interpreter_settings(settings: dict[str, Any]) -> None:
+    sys.setswitchinterval(settings["switch_interval"])
+    sys.setrecursionlimit(settings["recursion_limit"])
+    sys.set_int_max_str_digits(settings["int_max_str_digits"])
+    sys.dont_write_bytecode = settings["dont_write_bytecode"]
+    sys.pycache_prefix = settings["pycache_prefix"]
+    _thread.stack_size(settings["thread_stack_size"])
+
+
+def _apply_locale(names: dict[str, str]) -> None:
+    for category, name in names.items():
+        number = getattr(_locale, category)
+        if _locale.setlocale(number, None) != name:
+            with contextlib.suppress(_locale.Error):  # type: ignore[attr-defined]  # not in typeshed
+                _locale.setlocale(number, name)
+
+
+def _reseed() -> None:
+    # `random` reseeds itself in the child of os.fork. numpy does not: every worker would draw the same numbers.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        with contextlib.suppress(AttributeError):  # being imported, or a stand-in of a test
+            numpy_random.seed()

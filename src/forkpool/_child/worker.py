@@ -1,0 +1,273 @@
+"""Run tasks, one at a time, and answer each before taking the next.
+
+Runs in: a worker, main thread; forked from the fork server. It owns its three descriptors: the task pipe (read end), the
+answer pipe (write end), the status page.
+It never imports the exception classes of forkpool: it sends facts.
+
+Hard part: user code may do anything between two of our steps. It may fork and return twice (the pid is checked before every
+write), close our descriptors (EBADF ends the worker: the host then blames the task it holds), change signal handlers
+(undone after the task), raise KeyboardInterrupt late. The answer is written before the next task is read, so the host
+always knows which task a death belongs to.
+SIGTERM does nothing unless the host itself asked for it on the status page: a SIGTERM to the whole group or cgroup is the
+host's to handle. A task's own handlers work while it runs.
+Tests: tests/process/test_crash.py, tests/process/test_signals.py
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import gc
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from .._core.wire import (
+    HEADER,
+    MAX_MICROS,
+    PACKET_BYTES,
+    PLAIN,
+    STREAM,
+    TRACKED,
+    Kind,
+    pack,
+    pack_header,
+    unpack_header,
+)
+from .._shared.descriptors import move_high
+from .._shared.payload import CallDecoder, PayloadError, ResultEncoder
+from .._shared.status_page import TAIL, Stage, StatusPage
+from . import inherit
+from .signal_guard import SignalGuard
+
+_BIG = 1 << 16
+_PIPE_BYTES = 1 << 20
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class WorkerProcess:
+    """What a worker is made of, prepared in the fork server before the fork."""
+
+    def __init__(self, snapshot: dict[str, Any]) -> None:
+        self._snapshot = snapshot
+
+    def run(self, slot: int, fds: list[int], has_initializer: bool) -> int:
+        """Be the worker on this slot. Returns the exit status when the host asks it to leave."""
+        task_fd, answer_fd, page_fd = (move_high(fd) for fd in fds)
+        page = StatusPage(page_fd)
+        os.lseek(page_fd, TAIL, os.SEEK_SET)
+        faulthandler.enable(page_fd, all_threads=True)
+        loop = TaskLoop(TaskPipe(task_fd), answer_fd, page)
+        inherit.apply_in_worker(self._snapshot, slot, keep_signals=loop.set_handlers())
+        _line_buffer_output()
+        gc.enable()
+        return loop.serve(has_initializer)
+
+
+class TaskPipe:
+    """Read frames that the host wrote."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def receive(self) -> tuple[int, int, bytes | bytearray]:
+        """Kind, seq and payload of the next frame; `Kind.STOP` when the host is gone."""
+        packet = os.read(self._fd, PACKET_BYTES)
+        if not packet:
+            return Kind.STOP, 0, b""
+        kind, flags, seq, length = unpack_header(packet)
+        if flags & STREAM:
+            return kind, seq, self._stream(length)
+        return kind, seq, packet[HEADER.size :]
+
+    def _stream(self, length: int) -> bytearray:
+        payload = bytearray(length)
+        with memoryview(payload) as view:
+            filled = 0
+            while filled < length:
+                count = os.readv(self._fd, [view[filled:]])
+                if not count:
+                    raise EOFError("the host went away in the middle of a frame")
+                filled += count
+        return payload
+
+
+class TaskLoop:
+    """Take a task, run it, answer it."""
+
+    def __init__(self, pipe: TaskPipe, answer_fd: int, page: StatusPage) -> None:
+        self._pipe = pipe
+        self._answer_fd = answer_fd
+        self._page = page
+        self._pid = os.getpid()
+        self._decoder = CallDecoder()
+        self._encoder = ResultEncoder()
+        self._in_task = False
+        self._grown = False
+        self._signals: SignalGuard
+
+    def set_handlers(self) -> tuple[int, ...]:
+        """Handle the signals that a worker does not leave to their default; returns which."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGINT, self._on_sigint)
+        return signal.SIGTERM, signal.SIGINT
+
+    def serve(self, has_initializer: bool) -> int:
+        try:
+            if has_initializer and not self._initialize():
+                return 0
+            self._signals = SignalGuard()  # what the initializer set up is to stay
+            self._write(pack(Kind.READY, 0))
+            while self._serve_one():
+                pass
+        except OSError as error:
+            # A task closed our descriptors, or the host is gone: nothing can be answered any more.
+            print(f"forkpool worker {self._pid} leaves: {error}", file=sys.stderr)
+            return 1
+        finally:
+            if os.getpid() != self._pid:
+                os._exit(0)
+        _leave()
+        return 0
+
+    def _initialize(self) -> bool:
+        kind, _, payload = self._pipe.receive()
+        if kind == Kind.STOP:
+            return False
+        try:
+            self._call(*self._decoder.decode(payload))
+        except BaseException as error:
+            self._answer(Kind.INIT_FAILED, 0, self._encoder.encode_exception(error))
+            return False
+        finally:
+            self._check_pid()
+            _flush_output()
+        return True
+
+    def _serve_one(self) -> bool:
+        kind, seq, payload = self._pipe.receive()
+        if kind == Kind.STOP:
+            return False
+        page = self._page
+        begun = time.monotonic_ns()
+        page.take(seq, begun)
+        answer = self._work_until_quiet(payload)
+        del payload
+        self._check_pid()
+        _flush_output()
+        micros = min((time.monotonic_ns() - begun) // 1000, MAX_MICROS)
+        flags = answer[2] | TRACKED if inherit.tells_tracker() else answer[2]
+        self._answer(answer[0], seq, answer[1], flags, micros)
+        page.set_stage(Stage.ANSWERED)
+        return True
+
+    def _work_until_quiet(self, payload: bytes | bytearray) -> tuple[Kind, bytes, int]:
+        """Work, then undo what the task did to signals: until that is done, its handlers may raise at any point."""
+        answer, late = None, None
+        while True:
+            try:
+                if answer is None and late is None:
+                    answer = self._work(payload)
+                self._signals.restore()
+                break
+            except BaseException as error:
+                late = error
+        if answer is None:
+            assert late is not None
+            return Kind.EXCEPTION, self._encoder.encode_exception(late), 0
+        return answer
+
+    def _work(self, payload: bytes | bytearray) -> tuple[Kind, bytes, int]:
+        """Kind, payload and flags of the answer."""
+        try:
+            call = self._decoder.decode(payload)
+            self._page.set_stage(Stage.RUNNING)
+            value = self._call(*call)
+            self._page.set_stage(Stage.ENCODING)
+            return self._encode(value)
+        except BaseException as error:
+            return Kind.EXCEPTION, self._encoder.encode_exception(error), 0
+
+    def _call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            self._in_task = True
+            return fn(*args, **kwargs)
+        finally:
+            self._in_task = False
+
+    def _encode(self, value: object) -> tuple[Kind, bytes, int]:
+        try:
+            data, plain = self._encoder.encode_value(value)
+        except PayloadError as error:
+            cause = self._encoder.encode_exception(error.__cause__ or error)
+            return Kind.RESULT_ERROR, pickle.dumps((str(error), error.part, cause)), 0
+        return Kind.VALUE, data, PLAIN if plain else 0
+
+    def _answer(self, kind: Kind, seq: int, payload: bytes, flags: int = 0, micros: int = 0) -> None:
+        if len(payload) < _BIG:
+            self._write(pack(kind, seq, payload, flags, micros))
+            return
+        if not self._grown:
+            self._grown = True
+            _grow_pipe(self._answer_fd)
+        self._write(pack_header(kind, seq, len(payload), flags, micros))
+        self._write(payload)
+
+    def _write(self, data: bytes) -> None:
+        written = os.write(self._answer_fd, data)
+        if written < len(data):
+            with memoryview(data) as view:
+                while written < len(data):
+                    written += os.write(self._answer_fd, view[written : written + _PIPE_BYTES])
+
+    def _check_pid(self) -> None:
+        if os.getpid() != self._pid:
+            os._exit(0)  # a forked child of the task came back from it: it is no worker
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        if self._page.terminate_asked():
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
+    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        if self._in_task:
+            raise KeyboardInterrupt
+
+
+def _grow_pipe(fd: int) -> None:
+    import fcntl
+
+    with contextlib.suppress(OSError, AttributeError):  # beyond /proc/sys/fs/pipe-user-pages-soft: slower, not wrong
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _line_buffer_output() -> None:
+    # What a task printed must not be lost in a buffer when it crashes.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # closed or replaced by the task: its own business
+            continue
+
+
+def _leave() -> None:
+    """What an interpreter does at its end, and a bare `os._exit` would leave out."""
+    threading = sys.modules.get("threading")
+    steps: list[Callable[[], object]] = [threading._shutdown] if threading is not None else []
+    for step in (*steps, atexit._run_exitfuncs, _flush_output):
+        try:
+            step()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())

@@ -1,0 +1,460 @@
+"""Decide which task goes to which worker, when workers are forked and replaced, and what a death means.
+
+Runs in: host, supervisor thread only. Never blocks, never reads the clock, touches no process: facts come in as
+`on_<fact>` calls, decisions go out as actions appended to `self.actions`, in the order in which to carry them out.
+The host must process all answers of a dead worker, then report what still lay in its pipe (`on_recalled`), then `on_gone`.
+
+Hard parts:
+- A verdict (timeout, kill, shutdown) races with the answer and with a death by itself. The answer wins if it was
+  complete: it is processed first, so the task is gone when the death is judged.
+- Short tasks are sent ahead, so that a worker need not sleep and be woken for each. A worker answers a task before it takes
+  the next, so a death is charged to the first task only; those behind it are recalled from the pipe and queued again.
+  A worker is killed for a task only when nothing lies behind that task any more, else the signal might hit its successor.
+  Tasks must not wait for each other in one pipe: if the first one is unanswered for `RECALL_AFTER_S`, the others are
+  taken back.
+  A task whose length is not known to be short is never sent ahead, nor anything behind it.
+Tests: tests/unit/test_machine.py (order of facts), tests/unit/test_machine_stateful.py (invariants under hypothesis)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from .durations import Durations
+from .staffing import Staffing
+from .states import Task, Verb, Verdict, Worker, WorkerState
+from .wire import INLINE_BYTES
+
+MAX_AHEAD = 12  # tasks behind the first; a pipe of 64 KiB holds 16 packets
+MAX_AHEAD_S = 0.001  # expected work behind the first
+RECALL_AFTER_S = 0.005
+UNTAKEN_PATIENCE_S = 1.0  # beyond the timeout, for a worker that has not even taken its task: it is stopped, or starved
+
+
+class PoolMachine:
+    """The pool's decisions. See the module for the rules of calling it."""
+
+    def __init__(
+        self,
+        max_workers: int,
+        *,
+        max_tasks_per_child: int | None,
+        grace_s: float,
+        try_start: Callable[[Task], bool],
+        put_back: Callable[[Task], None],
+        started_at: Callable[[Worker], float | None],
+    ) -> None:
+        """
+        Args:
+            max_workers: Number of slots.
+            max_tasks_per_child: Answers after which a worker is replaced; None: never.
+            grace_s: Seconds that a worker that was asked to leave may take.
+            try_start: Claim a task for running; False if the user has cancelled it.
+            put_back: The reverse: a claimed task was never taken, and waits again.
+            started_at: When (monotonic seconds) the worker took its present task; None: it has not.
+        """
+        self.actions: list[tuple[Verb, Worker | None, Task | None]] = []
+        self.queue: deque[Task] = deque()
+        self.workers: dict[int, Worker] = {}  # by generation; all that are not GONE
+        self.broken = False
+        self.closing = False
+        self._idle: list[Worker] = []  # the last one used is used first: its caches are warm
+        self._hungry: dict[int, Worker] = {}  # by generation: busy, and may have room; looked at when there is more work
+        self._ahead: dict[int, Worker] = {}  # by generation: has tasks behind the first
+        self._durations = Durations()
+        self._discarding = False  # what comes back from a worker is not run again
+        self._staffing = Staffing(max_workers)
+        self._max_tasks = max_tasks_per_child
+        self._grace_s = grace_s
+        self._try_start = try_start
+        self._put_back = put_back
+        self._started_at = started_at
+        self._abort_at: float | None = None
+        self._finished = False
+
+    # --- facts: work -----------------------------------------------------------------------------------
+
+    def on_submit(self, task: Task) -> None:
+        """A task was accepted. Call `dispatch` when the batch is in."""
+        if self.broken:
+            self._end(task, Verdict.POOL_BROKEN, None)
+        elif self._discarding:
+            self._end(task, Verdict.CANCELLED, None)
+        else:
+            self.queue.append(task)
+
+    def on_answer(self, worker: Worker, now: float, seconds: float) -> Task:
+        """The worker answered its first task, which took it so long; the host has the result. Returns that task."""
+        task = worker.tasks.popleft()
+        worker.tasks_done += 1
+        worker.head_since = now
+        self._durations.learn(task.name, seconds)
+        if worker.tasks:
+            self._next_is_first(worker)  # under the same deadline: only one that stops everything can be set now
+        elif worker.doom is not None:
+            worker.state = WorkerState.RETIRING  # SIGKILL is on its way; the task was quicker
+        elif self._max_tasks is not None and worker.tasks_done >= self._max_tasks:
+            worker.state = WorkerState.RETIRING
+            self._staffing.free(worker)  # the replacement need not wait for the goodbye
+            self._stop(worker, now)
+        else:
+            self._rest(worker)
+        return task
+
+    def on_sent(self, worker: Worker, now: float) -> None:
+        """The whole frame of the first task is in the worker's pipe."""
+        if worker.tasks and worker.doom is None:
+            timeout = worker.tasks[0].timeout
+            if timeout is not None:
+                self._limit(worker, now + timeout)
+
+    def on_recalled(self, worker: Worker, seqs: list[int], *, alive: bool) -> None:
+        """These tasks were still in the worker's pipe, and now are not: it will never run them."""
+        back = [task for task in worker.tasks if task.seq in seqs]
+        worker.tasks = deque(task for task in worker.tasks if task.seq not in seqs)
+        self._forget_ahead(worker)
+        for task in reversed(back):
+            if task.verdict is Verdict.KILLED or self._discarding:
+                self._end(task, Verdict.CANCELLED, worker)
+            elif self.broken:
+                self._end(task, Verdict.POOL_BROKEN, worker)
+            else:
+                task.verdict = None
+                self._put_back(task)
+                self.queue.appendleft(task)
+        if not alive:
+            return
+        if back and not worker.tasks:
+            if worker.doom is None:
+                self._send_again(worker)
+            else:
+                worker.state = WorkerState.RETIRING
+        self._execute(worker)
+
+    def _send_again(self, worker: Worker) -> None:
+        """The worker had not even taken its first task: it gets that one back, and stays busy."""
+        while self.queue:
+            task = self.queue.popleft()
+            if self._claim(task):
+                self._send(worker, task)
+                return
+        self._rest(worker)
+
+    def on_kill(self, future: object) -> None:
+        """The user wants this task, which was sent when asked, stopped."""
+        for worker in self.workers.values():
+            for task in worker.tasks:
+                if task.future is future:
+                    self._condemn(worker, task, Verdict.KILLED)
+                    return
+        for task in self.queue:  # it was taken back in between
+            if task.future is future:
+                self.queue.remove(task)
+                self._end(task, Verdict.KILLED, None)
+                return
+
+    # --- facts: workers --------------------------------------------------------------------------------
+
+    def on_ready(self, worker: Worker) -> None:
+        """The worker was forked and its initializer returned."""
+        self._staffing.on_ready()
+        if worker.doom is not None or worker.leaving:
+            worker.state = WorkerState.RETIRING
+        else:
+            self._rest(worker)
+
+    def on_gone(self, worker: Worker, now: float) -> None:
+        """The worker is dead; its answers and what it never took were reported."""
+        started = worker.state is not WorkerState.SPAWNED
+        crash = Verdict.POOL_KILLED if worker.terminated else Verdict.CRASHED
+        self._forget(worker)
+        while worker.tasks:
+            self._end(worker.tasks.popleft(), worker.doom or crash, worker)
+        if not started:
+            self._start_failed(worker, now)
+
+    def on_spawn_failed(self, worker: Worker, now: float) -> None:
+        """There is no such worker: the fork, or what it needs, failed."""
+        self._forget(worker)
+        self._start_failed(worker, now)
+
+    def on_not_spawned(self, worker: Worker) -> None:
+        """The worker was to end before it was begun: there never was one."""
+        self._forget(worker)
+
+    # --- facts: the pool -------------------------------------------------------------------------------
+
+    def on_close(self, *, cancel_queued: bool) -> None:
+        """No more work will come; finish what was accepted, or only what runs."""
+        self.closing = True
+        if cancel_queued:
+            self._drop_queue(Verdict.CANCELLED)
+
+    def on_break(self) -> None:
+        """The pool can never work again: the queued tasks end; running ones may finish."""
+        self.broken = True
+        self._drop_queue(Verdict.POOL_BROKEN)
+        for worker in list(self.workers.values()):
+            if worker.state is WorkerState.SPAWNED:
+                self._kill(worker, Verdict.POOL_BROKEN)
+
+    def on_abort(self, now: float) -> None:
+        """Ctrl-C: cancel the queue, give running tasks the grace period; a second call kills at once."""
+        if self._abort_at is not None:
+            self.on_kill_all(Verdict.KILLED)
+            return
+        self._abort_at = limit = now + self._grace_s
+        self._discarding = True
+        self.on_close(cancel_queued=True)
+        for worker in self.workers.values():
+            if worker.doom is None:
+                self._limit(worker, limit)
+
+    def on_kill_all(self, verdict: Verdict) -> None:
+        """Stop everything now."""
+        self._discarding = True
+        self.on_close(cancel_queued=True)
+        for worker in list(self.workers.values()):
+            self._kill(worker, verdict)
+
+    def on_terminate_all(self, now: float) -> None:
+        """The host sends SIGTERM to all; who stays for the grace period is killed."""
+        self._discarding = True
+        self.on_close(cancel_queued=True)
+        for worker in self.workers.values():
+            worker.terminated = True
+            if worker.doom is None:
+                worker.deadline = now + self._grace_s
+
+    def reopen(self) -> None:
+        """A task came in while FINISHED was carried out: finish that one too."""
+        self._finished = False
+
+    def on_time(self, now: float) -> None:
+        """Carry out the deadlines that have passed."""
+        for worker in self.workers.values():
+            if worker.deadline is not None and worker.deadline <= now:
+                self._deadline_passed(worker, now)
+        for worker in list(self._ahead.values()):
+            if worker.head_since + RECALL_AFTER_S <= now:
+                self._durations.learn(worker.tasks[0].name, now - worker.head_since)
+                self.actions.append((Verb.RECALL, worker, None))
+
+    def next_time(self) -> float | None:
+        """When `on_time` and `dispatch` are needed next, if nothing else happens (monotonic seconds)."""
+        times = [worker.deadline for worker in self.workers.values() if worker.deadline is not None]
+        times += [worker.head_since + RECALL_AFTER_S for worker in self._ahead.values()]
+        retry_at = self._staffing.retry_at
+        if retry_at is not None and self._staffing.wanted(len(self.queue)):
+            times.append(retry_at)
+        return min(times, default=None)
+
+    # --- decisions -------------------------------------------------------------------------------------
+
+    def dispatch(self, now: float) -> None:
+        """Give queued tasks to idle workers, fork for the rest, and let go when there is no more to do."""
+        queue, idle = self.queue, self._idle
+        while queue and idle:
+            task = queue.popleft()
+            if self._claim(task):
+                worker = idle.pop()
+                worker.state = WorkerState.BUSY
+                worker.head_since = now
+                self._send(worker, task)
+        while queue and self._hungry:
+            self._feed(self._hungry.popitem()[1])
+        if queue:
+            self._spawn_for_queue(now)
+        elif self.closing or self.broken:
+            self._let_go(now)
+
+    def _claim(self, task: Task) -> bool:
+        """Take a task for running; False if its user has cancelled it. He may have been interrupted: it ends all the same."""
+        if self._try_start(task):
+            return True
+        self._end(task, Verdict.CANCELLED, None)
+        return False
+
+    def _feed(self, worker: Worker) -> None:
+        """Send ahead to a busy worker what surely takes no longer than it would take to be asked."""
+        queue = self.queue
+        while queue and self._has_room(worker):
+            expected = self._expected(queue[0])
+            if expected is None or worker.ahead_s + expected > MAX_AHEAD_S:
+                return
+            task = queue.popleft()
+            if self._claim(task):
+                worker.ahead_s += expected
+                self._ahead[worker.generation] = worker
+                self._send(worker, task)
+
+    def _has_room(self, worker: Worker) -> bool:
+        tasks = worker.tasks
+        return (
+            0 < len(tasks) <= MAX_AHEAD
+            and worker.doom is None
+            and not worker.terminated
+            and (self._max_tasks is None or worker.tasks_done + len(tasks) < self._max_tasks)
+            and self._expected(tasks[0]) is not None
+        )
+
+    def _expected(self, task: Task) -> float | None:
+        """Seconds that the task will take, if it may stand in a pipe with others; None: it may not."""
+        if task.timeout is not None or task.verdict is not None or len(task.payload) > INLINE_BYTES:
+            return None
+        return self._durations.short(task.name)
+
+    def _send(self, worker: Worker, task: Task) -> None:
+        worker.tasks.append(task)
+        self.actions.append((Verb.SEND, worker, task))
+        if len(worker.tasks) == 1:
+            self._hungry[worker.generation] = worker
+
+    def _next_is_first(self, worker: Worker) -> None:
+        """The worker goes on with what was sent ahead."""
+        expected = self._durations.short(worker.tasks[0].name)
+        worker.ahead_s = max(0.0, worker.ahead_s - (expected or 0.0))
+        if len(worker.tasks) == 1:
+            self._forget_ahead(worker)
+        if len(worker.tasks) <= MAX_AHEAD // 2:
+            self._hungry[worker.generation] = worker
+        first = worker.tasks[0]
+        if first.verdict is not None:
+            self._condemn(worker, first, first.verdict)
+
+    def _forget_ahead(self, worker: Worker) -> None:
+        if len(worker.tasks) <= 1:
+            worker.ahead_s = 0.0
+            self._ahead.pop(worker.generation, None)
+
+    def _condemn(self, worker: Worker, task: Task, verdict: Verdict) -> None:
+        """End this one task of the worker, and no other."""
+        if task.verdict is None or verdict is Verdict.KILLED:  # a task that timed out untaken runs again; a killed one never
+            task.verdict = verdict
+        if len(worker.tasks) > 1:
+            self.actions.append((Verb.RECALL, worker, None))
+        else:
+            self._execute(worker)
+
+    def _execute(self, worker: Worker) -> None:
+        """Kill the worker if its only task is condemned."""
+        tasks = worker.tasks
+        if len(tasks) == 1 and tasks[0].verdict is not None and worker.doom is None:
+            self._kill(worker, tasks[0].verdict)
+        # Two after a recall: the second one was taken, so the answer of the first is on its way.
+
+    def _spawn_for_queue(self, now: float) -> None:
+        if not self._staffing.may_try(now):
+            return
+        for _ in range(self._staffing.wanted(len(self.queue))):
+            worker = self._staffing.new_worker()
+            self.workers[worker.generation] = worker
+            self.actions.append((Verb.SPAWN, worker, None))
+
+    def _let_go(self, now: float) -> None:
+        for worker in self.workers.values():
+            waits = worker.state is WorkerState.READY or worker.state is WorkerState.SPAWNED
+            if waits and not worker.leaving and worker.doom is None:
+                self._stop(worker, now)
+                if worker.state is WorkerState.READY:
+                    worker.state = WorkerState.RETIRING
+        self._idle.clear()
+        if not self.workers and self.closing and not self._finished:
+            self._finished = True
+            self.actions.append((Verb.FINISHED, None, None))
+
+    def _rest(self, worker: Worker) -> None:
+        worker.state = WorkerState.READY
+        worker.deadline = None
+        self._idle.append(worker)
+
+    def _stop(self, worker: Worker, now: float) -> None:
+        worker.leaving = True
+        worker.deadline = now + self._grace_s
+        self.actions.append((Verb.STOP, worker, None))
+
+    def _forget(self, worker: Worker) -> None:
+        if worker.state is WorkerState.SPAWNED:
+            self._staffing.starting -= 1
+        elif worker.state is WorkerState.READY:
+            self._idle.remove(worker)
+        worker.state = WorkerState.GONE
+        worker.deadline = None
+        self._ahead.pop(worker.generation, None)
+        self._hungry.pop(worker.generation, None)
+        del self.workers[worker.generation]
+        self._staffing.free(worker)
+
+    def _start_failed(self, worker: Worker, now: float) -> None:
+        if worker.doom is not None or worker.leaving:
+            return  # it was to end anyway
+        works = any(w.state in (WorkerState.READY, WorkerState.BUSY) for w in self.workers.values())
+        if self._staffing.on_failed(worker, now) and not works:
+            self.on_break()
+
+    def _deadline_passed(self, worker: Worker, now: float) -> None:
+        worker.deadline = None
+        if not worker.tasks or worker.terminated:
+            self._kill(worker, Verdict.POOL_KILLED)
+        elif self._abort_at is not None and self._abort_at <= now:
+            self._kill(worker, Verdict.KILLED)
+        else:
+            self._timeout_passed(worker, worker.tasks[0], now)
+
+    def _timeout_passed(self, worker: Worker, task: Task, now: float) -> None:
+        assert task.timeout is not None
+        started = self._started_at(worker)
+        begin = worker.head_since + UNTAKEN_PATIENCE_S if started is None else started
+        if begin + task.timeout > now:
+            self._limit(worker, begin + task.timeout)
+        else:
+            self._condemn(worker, task, Verdict.TIMED_OUT)
+
+    def _limit(self, worker: Worker, deadline: float) -> None:
+        """The worker's patience ends then, unless something else ends it before."""
+        for other in (worker.deadline, self._abort_at):
+            if other is not None:
+                deadline = min(deadline, other)
+        worker.deadline = deadline
+
+    def _kill(self, worker: Worker, verdict: Verdict) -> None:
+        if worker.doom is not None:
+            return
+        worker.doom = verdict
+        worker.deadline = None
+        if worker.state is WorkerState.READY:
+            self._idle.remove(worker)
+            worker.state = WorkerState.RETIRING
+        self.actions.append((Verb.KILL, worker, None))
+
+    def _end(self, task: Task, verdict: Verdict, worker: Worker | None) -> None:
+        task.verdict = verdict
+        self.actions.append((Verb.END, worker, task))
+
+    def _drop_queue(self, verdict: Verdict) -> None:
+        while self.queue:
+            self._end(self.queue.popleft(), verdict, None)
+
+    # --- for tests -------------------------------------------------------------------------------------
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the state contradicts itself. For tests; callable between any two facts."""
+        workers = list(self.workers.values())
+        for generation, worker in self.workers.items():
+            assert generation == worker.generation
+            assert worker.state is not WorkerState.GONE
+            assert bool(worker.tasks) == (worker.state is WorkerState.BUSY)
+            assert len(worker.tasks) <= 1 + MAX_AHEAD
+            assert (worker in self._idle) == (worker.state is WorkerState.READY and not worker.leaving)
+            assert generation in self._ahead if len(worker.tasks) > 1 else generation not in self._ahead
+            assert worker.deadline is None or worker.doom is None
+        assert len(self._idle) == len(set(map(id, self._idle)))
+        assert self._staffing.starting == sum(worker.state is WorkerState.SPAWNED for worker in workers)
+        assert self._ahead.keys() <= self.workers.keys()
+        self._staffing.check_invariants(workers)
+        assert all(worker.owns_slot for worker in workers if worker.state is not WorkerState.RETIRING)
+        tasks = [task for worker in workers for task in worker.tasks] + list(self.queue)
+        assert len(tasks) == len(set(map(id, tasks)))
+        assert not self.queue or not (self.broken or self._discarding)
+        assert not self._finished or not workers

@@ -1,0 +1,75 @@
+"""The words that the core speaks: states, verdicts, actions, and the two records it keeps.
+
+Runs in: host; pure.
+Tests: tests/unit/test_machine.py
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+
+class WorkerState(Enum):
+    """A worker's life, in this order. `GONE` is final."""
+
+    SPAWNED = auto()  # asked of the fork server; not ready for tasks
+    READY = auto()  # idle
+    BUSY = auto()  # holds one task
+    RETIRING = auto()  # asked to leave, holds nothing
+    GONE = auto()
+
+
+class Verdict(Enum):
+    """How a task that its worker will not answer ends. The first one given stays."""
+
+    CRASHED = auto()
+    TIMED_OUT = auto()
+    KILLED = auto()
+    CANCELLED = auto()  # never ran
+    POOL_BROKEN = auto()  # never ran
+    POOL_KILLED = auto()  # by kill_workers() or terminate_workers()
+
+
+class Verb(Enum):
+    """What the host has to do. An action is (verb, worker, task); one on a worker that is GONE by then is dropped."""
+
+    SPAWN = auto()  # fork this worker
+    SEND = auto()  # write this task into this worker's pipe
+    RECALL = auto()  # take back what this worker has not taken, report `on_recalled`
+    STOP = auto()  # ask this idle worker to leave
+    KILL = auto()  # SIGKILL this worker
+    END = auto()  # end this task as its `verdict` says; `worker` held it, or is None
+    FINISHED = auto()  # closed, nothing left to wait for
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One call. The core reads `name`, `timeout` and the payload's size; the rest only passes through it."""
+
+    future: Any
+    payload: bytes
+    name: str  # for messages, and the key under which its length is learnt
+    timeout: float | None = None  # seconds of running time; None: no limit
+    seq: int = 0  # unique in the pool, given when it is sent
+    verdict: Verdict | None = None  # how it is to end, or has ended, without an answer
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker. Invariant: `tasks` is empty exactly while the state is not BUSY."""
+
+    generation: int  # unique in the pool
+    slot: int
+    state: WorkerState = WorkerState.SPAWNED
+    tasks: deque[Task] = field(default_factory=deque)  # sent, in order; the first runs, the others may still lie in the pipe
+    tasks_done: int = 0
+    ahead_s: float = 0.0  # what the tasks behind the first are expected to take together
+    head_since: float = 0.0  # monotonic seconds: when the first one became the first
+    deadline: float | None = None  # monotonic seconds: when the task's timeout or the grace to leave ends
+    owns_slot: bool = True  # False once a replacement may take the slot
+    leaving: bool = False  # it was asked to leave
+    terminated: bool = False  # the host sent SIGTERM because the user wants all workers to end
+    doom: Verdict | None = None  # set once SIGKILL was asked for: what its task gets

@@ -1,0 +1,141 @@
+"""End futures: with the answer that came, or with what is known of an answer that will not come.
+
+Runs in: host, supervisor thread. No user code runs here: answers that are not plain data, and errors, are built by the first
+caller who asks for them, callbacks run on their own thread.
+Tests: tests/process/test_crash.py, tests/process/test_callbacks.py
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .._core.states import Task, Verdict, Worker
+from .._core.wire import PLAIN, Kind
+from ..future import EncodedAnswer, ForkFuture
+from .answers import decode_exception, decode_value
+from .callbacks import CallbackRunner
+from .oom import OomWatch
+from .verdicts import CrashFacts, result_error, task_error
+from .worker_link import WorkerLink
+
+_DECODERS: dict[int, tuple[Callable[[Any], Any], bool]] = {
+    Kind.VALUE: (decode_value, False),
+    Kind.EXCEPTION: (decode_exception, True),
+    Kind.RESULT_ERROR: (result_error, True),
+}
+ANSWER_KINDS = frozenset(_DECODERS)
+_PATIENCE_S = 0.001  # arbitrary: far longer than a thread needs that was interrupted with the condition held
+
+
+class Endings:
+    """How a task's future learns its end. Owns the callback runner."""
+
+    def __init__(self, pool_is_closing: Callable[[], bool], why_broken: Callable[[], BaseException]) -> None:
+        self._pool_is_closing = pool_is_closing
+        self._why_broken = why_broken
+        self._callbacks = CallbackRunner()
+        self._oom: OomWatch | None = None  # from `begin` on
+
+    def begin(self) -> None:
+        """Call on the supervisor's thread before the first worker starts."""
+        self._oom = OomWatch()
+        self._oom.baseline()
+
+    def answer(self, task: Task, kind: int, flags: int, payload: bytes | bytearray) -> None:
+        """The worker answered."""
+        if flags & PLAIN and kind == Kind.VALUE:
+            self._plain(task.future, payload)
+        else:
+            decode, is_error = _DECODERS[kind]
+            self._finish(task.future, encoded=EncodedAnswer(payload, decode, is_error))
+
+    def without_answer(self, task: Task, worker: Worker | None, link: WorkerLink | None) -> None:
+        """The task ends as its verdict says; `worker` and `link`, dead, held it if it was sent."""
+        verdict, future = task.verdict, task.future
+        if verdict is Verdict.CANCELLED or verdict is Verdict.KILLED:
+            self.cancelled(future)
+        elif verdict is Verdict.POOL_BROKEN:
+            self.error(future, lambda _: self._why_broken(), None)
+        else:
+            assert worker is not None
+            assert link is not None
+            self.error(future, task_error, self._facts(task, worker, link))
+
+    def error(self, future: ForkFuture[Any], make: Callable[[Any], BaseException], argument: Any) -> None:
+        """End it with the error that `make(argument)` builds, when somebody asks for it."""
+        self._finish(future, encoded=EncodedAnswer(b"", lambda _: make(argument), True))
+
+    def cancelled(self, future: ForkFuture[Any]) -> None:
+        """End it in `CancelledError`."""
+        has_callbacks = future._finish_cancelled(patience=_PATIENCE_S)
+        if has_callbacks is None:
+            self._end_later(future, future._finish_cancelled)
+        elif has_callbacks:
+            self._callbacks.put(future)
+
+    def stop(self) -> None:
+        """No future will be ended any more."""
+        self._callbacks.stop()
+
+    def join(self) -> None:
+        """Wait until the callbacks have run. From another thread than the supervisor's, after `stop`."""
+        self._callbacks.join()
+
+    def _plain(self, future: ForkFuture[Any], payload: bytes | bytearray) -> None:
+        try:
+            value = decode_value(payload)
+        except Exception as error:  # a worker that was tampered with
+            self._finish(future, error=error)
+        else:
+            self._finish(future, value)
+
+    def _finish(
+        self,
+        future: ForkFuture[Any],
+        result: Any = None,
+        error: BaseException | None = None,
+        encoded: EncodedAnswer | None = None,
+    ) -> None:
+        has_callbacks = future._finish(result, error, encoded, patience=_PATIENCE_S)
+        if has_callbacks is None:
+            self._end_later(future, lambda: future._finish(result, error, encoded))
+        elif has_callbacks:
+            self._callbacks.put(future)
+
+    def _end_later(self, future: ForkFuture[Any], end: Callable[[], bool | None]) -> None:
+        """A thread holds the future's condition, and may wait for us in a finalizer: leave it to one that can wait."""
+
+        def wait_and_end() -> None:
+            if end():
+                future._run_callbacks()
+
+        try:
+            threading.Thread(target=wait_and_end, name="forkpool-late-end", daemon=True).start()
+        except RuntimeError:  # no more threads at interpreter exit
+            wait_and_end()
+
+    def _facts(self, task: Task, worker: Worker, link: WorkerLink) -> CrashFacts:
+        assert link.death is not None
+        assert task.verdict is not None
+        started = link.started_at(task.seq)
+        by_signal_9 = link.death.status is not None and link.death.status & 0x7F == 9
+        return CrashFacts(
+            verdict=task.verdict,
+            task_name=task.name,
+            timeout=task.timeout,
+            pid=link.pid,
+            slot=worker.slot,
+            status=link.death.status,
+            peak_rss=link.death.peak_rss,
+            seconds=0.0 if started is None else max(0.0, time.monotonic() - started),
+            may_have_run=link.may_have_run(task.seq),
+            traceback=link.crash_traceback(),
+            oom_hint=self._oom.hint()
+            if self._oom is not None and by_signal_9 and worker.doom is None and link.note is None
+            else None,
+            note=link.note if by_signal_9 else None,  # else the end that we saw coming was its own
+            pool_usable=not self._pool_is_closing(),
+        )

@@ -1,0 +1,55 @@
+"""Find out how a worker ended when its fork server is not there to tell.
+
+Runs in: host, supervisor thread.
+Two sources, both exact. A host that is PID 1 or a subreaper inherits the orphans: it waits for this one. Since Linux 6.15 the
+kernel keeps the status of a reaped process for whoever holds its pidfd (PIDFD_GET_INFO, ioctl_pidfd). Else it is unknown.
+Tests: tests/process/test_fork_server.py
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import struct
+import sys
+
+_INFO_SIZE = 64  # PIDFD_INFO_SIZE_VER0
+_GET_INFO = 0xC000FF0B | (_INFO_SIZE << 16)  # _IOWR(0xFF, 11, struct pidfd_info)
+_INFO_EXIT = 1 << 3
+_EXIT_CODE_OFFSET = 60
+_REAP_WAIT_MS = 100  # init reaps an orphan at once; a busy one may not, and then the status stays unknown
+
+
+def orphan_status(pidfd: int) -> int | None:
+    """The wait status of a process that has ended, or None."""
+    status = _reaped_here(pidfd)
+    return status if status is not None else _kept_by_kernel(pidfd)
+
+
+def _reaped_here(pidfd: int) -> int | None:
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except (ChildProcessError, OSError):
+        return None
+    if result is None:
+        return None
+    if result.si_code == os.CLD_EXITED:
+        return result.si_status << 8
+    return result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+
+
+def _kept_by_kernel(pidfd: int) -> int | None:
+    poll = select.poll()
+    poll.register(pidfd, 0)  # POLLHUP: it was reaped
+    poll.poll(_REAP_WAIT_MS)
+    info = bytearray(_INFO_SIZE)
+    struct.pack_into("=Q", info, 0, _INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _GET_INFO, info)
+    except OSError:
+        return None
+    (mask,) = struct.unpack_from("=Q", info, 0)
+    if not mask & _INFO_EXIT:
+        return None
+    return int.from_bytes(info[_EXIT_CODE_OFFSET : _EXIT_CODE_OFFSET + 4], sys.byteorder)

@@ -1,0 +1,211 @@
+"""What the executor and its futures call; it starts the supervisor with the first task.
+
+Runs in: host; any thread. The supervisor thread owns everything else (processes, descriptors, decisions).
+
+Hard part: an exception may interrupt any line here (Ctrl-C, a signal handler), and the same thread may come in again (a
+finalizer). `submit` pickles, makes sure that a supervisor serves the pool, then hands the task over in one step: accepted, or
+not. Several threads may start a supervisor at once: these settle among themselves which one serves (`claim`), the others end.
+Tests: tests/process/test_interruptions.py, tests/process/test_fork.py
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from .._core.states import Task
+from .._shared.payload import CallEncoder, PayloadError
+from ..config import PoolConfig, TaskOptions
+from ..future import ForkFuture
+from .intake import Intake, Request
+from .supervisor import Supervisor
+
+
+class Pool:
+    """One per executor. It makes nothing until the first submit."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        self.config = config
+        self.pid = os.getpid()
+        self.encoder = CallEncoder(config.serializer, _warn)
+        self.intake = Intake()
+        self._claim: dict[str, Supervisor] = {}  # "supervisor": the one that serves, once there is one
+
+    # --- the user's side -------------------------------------------------------------------------------
+
+    def submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> ForkFuture[Any]:
+        """Accept a call. Raises what `ForkPoolExecutor.submit` promises."""
+        self._check_open()
+        payload = self.encode(fn, args, kwargs)
+        future: ForkFuture[Any] = ForkFuture()
+        future._pool = self
+        task = Task(future, payload, options.name or _name_of(fn), options.timeout)
+        if not self._claim:
+            self._start()
+        intake = self.intake
+        intake.put(task)
+        if intake.closed and future._try_start():
+            self._check_open()
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        return future
+
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """Pickle a call, in the caller's thread: what runs is what the host holds now."""
+        try:
+            return self.encoder.encode(fn, args, kwargs)
+        except PayloadError as error:
+            from ..errors import SerializationError
+
+            raise SerializationError(str(error), part=error.part) from error.__cause__
+
+    def ask_kill(self, future: ForkFuture[Any]) -> None:
+        self._post((Request.KILL, future))
+
+    def close(self, *, cancel_queued: bool) -> None:
+        """Accept no more; finish what was accepted, or only what runs. Does not wait."""
+        self.intake.closing = True
+        self._post((Request.CLOSE, cancel_queued))
+
+    def abort(self) -> None:
+        """Cancel what is queued, give what runs the grace period, then kill. A second call kills at once."""
+        self.intake.closing = True
+        self._post((Request.ABORT, None))
+
+    def kill_all(self, request: Request) -> None:
+        """Stop everything now: `Request.KILL_ALL` or `Request.TERMINATE_ALL`."""
+        self.intake.closing = True
+        self._post((request, None))
+
+    def wait_closed(self) -> None:
+        """Wait until a pool that was told to close has given everything back. Returns at once on the supervisor's thread."""
+        supervisor = self._claim.get("supervisor")
+        if supervisor is None or self.pid != os.getpid() or self.is_supervisor_thread():
+            return
+        self.intake.done.wait()
+        supervisor.join()
+
+    def is_supervisor_thread(self) -> bool:
+        """True on the thread that finishes futures: waiting for one there would never end."""
+        supervisor = self._claim.get("supervisor")
+        return supervisor is not None and supervisor.is_current_thread()
+
+    def worker_pids(self) -> dict[int, int]:
+        """Slot by pid of the workers that live now."""
+        supervisor = self._claim.get("supervisor")
+        return {} if supervisor is None else supervisor.worker_pids()
+
+    # --- the supervisor's side -------------------------------------------------------------------------
+
+    def claim(self, supervisor: Supervisor) -> bool:
+        """True for the first supervisor that asks: it serves this pool."""
+        return self._claim.setdefault("supervisor", supervisor) is supervisor
+
+    def close_in_fork(self) -> None:
+        """In a fork of the host: let go of the descriptors, so that nothing here keeps the host's processes alive."""
+        supervisor = self._claim.get("supervisor")
+        if supervisor is not None:
+            supervisor.close_in_fork()
+
+    # --- private ---------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self.pid != os.getpid():
+            if self._claim:
+                raise RuntimeError(
+                    f"this pool belongs to process {self.pid}, and this is a fork of it (pid {os.getpid()}). Make a pool in "
+                    "this process after the fork: in gunicorn's post_fork hook, in celery's worker_process_init signal."
+                )
+            self.pid = os.getpid()  # nothing was started before the fork: both processes have a pool of their own
+        intake = self.intake
+        if intake.broken is not None:
+            raise intake.broken()
+        if intake.closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if _exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def _start(self) -> None:
+        initializer = self.config.initializer
+        init = None if initializer is None else self._encode_initializer
+        supervisor = Supervisor(self.config, self.intake, self.claim, init)
+        _live_pools.add(self)
+        settled = _thread.allocate_lock()
+        settled.acquire()
+        # One C call: an exception here finds the thread started, or not; `threading.Thread.start` has steps in between.
+        _thread.start_new_thread(supervisor.boot, (settled,))
+        settled.acquire()  # released when some supervisor serves this pool, or this one cannot
+        if supervisor.error is not None:
+            raise supervisor.error
+
+    def _encode_initializer(self) -> bytes:
+        assert self.config.initializer is not None
+        return self.encode(self.config.initializer, self.config.initargs, {})
+
+    def _post(self, request: tuple[Request, Any]) -> None:
+        if self.pid == os.getpid():
+            self.intake.put(request)
+
+
+def _warn(text: str) -> None:
+    import warnings
+
+    from ..errors import PayloadWarning
+
+    warnings.warn(text, PayloadWarning, stacklevel=_frames_of_ours())
+
+
+def _frames_of_ours() -> int:
+    """The stack level of the user's line that called us."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("forkpool."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    name = getattr(fn, "__qualname__", None)
+    if type(name) is str:
+        return name
+    inner = getattr(fn, "func", None)  # functools.partial
+    return _name_of(inner) if inner is not None and inner is not fn else type(fn).__qualname__
+
+
+_live_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_exiting = False
+
+
+def _finish_all() -> None:
+    """At the interpreter's end, as in the standard library: the work is finished first."""
+    global _exiting
+    _exiting = True
+    pools = [pool for pool in list(_live_pools) if pool.pid == os.getpid()]
+    for pool in pools:
+        pool.close(cancel_queued=False)
+    for pool in pools:
+        try:
+            pool.wait_closed()
+        except BaseException:  # Ctrl-C: the user will not wait
+            for each in pools:
+                each.abort()
+                each.abort()
+            raise
+
+
+def _close_in_fork() -> None:
+    for pool in list(_live_pools):
+        pool.close_in_fork()
+
+
+try:
+    # The hook that concurrent.futures uses: before non-daemon threads are joined, unlike atexit.
+    threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+except RuntimeError:  # the interpreter is shutting down already
+    _exiting = True
+os.register_at_fork(after_in_child=_close_in_fork)

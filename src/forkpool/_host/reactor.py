@@ -1,0 +1,54 @@
+"""Wait for descriptors and call who watches them.
+
+Runs in: host, supervisor thread. Owns the epoll; each descriptor belongs to whoever registered it.
+Tests: tests/unit/test_reactor.py
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+
+_LONGEST_S = 86400.0
+_EVENTS = 64  # a batch; what is left is returned by the next call
+
+
+class Reactor:
+    """An epoll with a handler for each descriptor."""
+
+    def __init__(self) -> None:
+        self._epoll: select.epoll = None  # type: ignore[assignment]  # from `open` on
+        self._handlers: dict[int, Callable[[], object]] = {}
+
+    def open(self) -> None:
+        """Raises OSError when there is no descriptor to be had."""
+        self._epoll = select.epoll()
+
+    def watch(self, fd: int, handler: Callable[[], object], *, writable: bool = False) -> None:
+        """Call `handler` whenever `fd` is readable, or writable if that is asked."""
+        self._epoll.register(fd, select.EPOLLOUT if writable else select.EPOLLIN)
+        self._handlers[fd] = handler
+
+    def unwatch(self, fd: int) -> None:
+        """Forget it; nothing happens if it is not watched. Call before the descriptor is closed."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def wait(self, timeout: float | None) -> list[int]:
+        """Wait for events at most so many seconds (None: as long as it takes); which descriptors are ready."""
+        if timeout is not None and timeout > _LONGEST_S:
+            timeout = _LONGEST_S  # epoll counts milliseconds in 31 bits; the caller looks at its clock again
+        return [fd for fd, _ in self._epoll.poll(timeout, _EVENTS)]
+
+    def handle(self, ready: list[int]) -> None:
+        """Call the handlers of what is ready and, after those before it, still watched."""
+        handlers = self._handlers
+        for fd in ready:
+            handler = handlers.get(fd)
+            if handler is not None:
+                handler()
+
+    def close(self) -> None:
+        if self._epoll is not None:
+            self._epoll.close()
+        self._handlers.clear()  # they keep their owners alive

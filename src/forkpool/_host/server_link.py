@@ -1,0 +1,167 @@
+"""The host's end of its fork server.
+
+Runs in: host, supervisor thread. A `ServerLink` owns two descriptors: the control socket and the server's pidfd. What
+workers need also when their server is gone, lifeline and relay, is in `PoolLines`: one for all servers of a pool.
+The server is started by exec in a session of its own. `-c` puts an empty entry (the cwd) on `sys.path`, where a user's
+`random.py` would hide the standard library's: the first statement takes it out again.
+Tests: tests/process/test_lifeline.py, tests/process/test_fork_server.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from .._core.control import PACKET, Ask, Report, Tell, pack_request, unpack_report
+from .._shared.descriptors import close_all, recv_packet, send_packet
+from .tracker_relay import TrackerRelay
+
+_BOOT = (
+    "import sys; sys.flags.safe_path or sys.path.pop(0); sys.path.append({root!r}); "
+    "from forkpool._child.fork_server import main; main({fds})"
+)
+
+
+class ServerGone(Exception):
+    """The fork server is dead or closed its socket."""
+
+
+class PoolLines:
+    """The pipes between host and workers that outlive a fork server.
+
+    Owns both ends of the lifeline (were its write end closed with a killed server, the kernel would kill that server's
+    workers too) and the resource tracker's relay.
+    """
+
+    def __init__(self) -> None:
+        """Make them.
+
+        Raises:
+            OSError: No descriptors to be had; nothing is left open.
+        """
+        self.relay = TrackerRelay()
+        try:
+            self.lifeline_read, self._lifeline = os.pipe2(os.O_CLOEXEC)
+        except BaseException:
+            self.relay.close()
+            raise
+
+    def close_in_fork(self) -> None:
+        """In a fork of the host: let go of the descriptors."""
+        close_all([self.lifeline_read, self._lifeline, self.relay.fileno(), self.relay.child_fd])
+
+    def close(self) -> None:
+        """Give everything back; whoever still hangs on the lifeline is killed."""
+        close_all([self.lifeline_read, self._lifeline])
+        self.relay.close()
+
+
+class ServerLink:
+    """One fork server: start, ask, listen, reap."""
+
+    def __init__(self, command: list[str], snapshot: dict[str, Any], lines: PoolLines) -> None:
+        """Start a server that is like the host was at `snapshot`. It answers HELLO or START_FAILED when it is configured.
+
+        Args:
+            command: The interpreter and its options.
+            snapshot: What the server and its workers take over of the host.
+            lines: What they hang on.
+
+        Raises:
+            OSError: No process, descriptor or memory to be had; nothing is left open.
+        """
+        opened: list[int] = []
+        self._control, their_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs = their_socket.detach()
+        opened.append(theirs)
+        try:
+            host_fd = os.pidfd_open(os.getpid())
+            opened.append(host_fd)
+            config_fd = _memory_file(pickle.dumps(snapshot))
+            opened.append(config_fd)
+            fds = (theirs, lines.lifeline_read, host_fd, config_fd, lines.relay.child_fd)
+            self._process = subprocess.Popen(
+                [*command, "-c", _BOOT.format(root=str(Path(__file__).parents[2]), fds=", ".join(map(str, fds)))],
+                stdin=subprocess.DEVNULL,
+                pass_fds=fds,
+                start_new_session=True,
+                env=snapshot["environ"],
+                # CPython 3.13.0 cannot import `socket` under `-c` in a deleted directory (SystemError; seen).
+                cwd="/" if snapshot["cwd"] is None else None,
+            )
+            self.pid = self._process.pid
+            self.pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            self._control.close()
+            close_all(opened)
+            raise
+        close_all([theirs, host_fd, config_fd])
+
+    def close_in_fork(self) -> None:
+        """In a fork of the host: let go of the descriptors, and of a child that is not ours."""
+        close_all([self._control.detach(), self.pidfd])
+        self._process.returncode = 0
+
+    def fileno(self) -> int:
+        return self._control.fileno()
+
+    def ask(self, ask: Ask, generation: int, slot: int, flags: int, fds: tuple[int, ...] = ()) -> None:
+        """Send a request.
+
+        Raises:
+            ServerGone: It was not received.
+        """
+        try:
+            send_packet(self._control, pack_request(ask, generation, slot, flags), fds)
+        except OSError as error:
+            raise ServerGone(str(error)) from error
+
+    def receive(self) -> tuple[Report, int]:
+        """The next report and, for SPAWNED, the worker's pidfd (the caller owns it; -1: no room for it here).
+
+        Raises:
+            BlockingIOError: None is waiting.
+            ServerGone: None will come.
+        """
+        try:
+            data, fds, _ = self._receive_packet()
+        except ConnectionError as error:
+            raise ServerGone(str(error)) from error
+        if not data:
+            raise ServerGone
+        report = unpack_report(data)
+        if report.tell is not Tell.SPAWNED:
+            close_all(fds)
+        return report, fds[0] if fds else -1
+
+    def _receive_packet(self) -> tuple[bytes, list[int], bool]:
+        try:
+            return recv_packet(self._control, PACKET, 1, socket.MSG_DONTWAIT)
+        except ConnectionResetError:  # told once, and before what the server had still written
+            return recv_packet(self._control, PACKET, 1, socket.MSG_DONTWAIT)
+
+    def kill(self) -> None:
+        """SIGKILL the server. Its workers live on; their lifelines still hang on the host."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill it, reap it, give everything back. Blocks until it is gone."""
+        self.kill()
+        self._control.close()
+        self._process.wait()
+        close_all([self.pidfd])
+
+
+def _memory_file(data: bytes) -> int:
+    fd = os.memfd_create("forkpool-config", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -1,0 +1,297 @@
+"""The thread that acts for the pool: it carries facts to the core and carries out what the core decides.
+
+Runs in: host, one thread per pool, from the first submit to the end of shutdown. It owns the reactor, the waker, the crew of
+processes and the endings of futures. No user code runs on it, but for pickling initargs that hold descriptors.
+No policy here: which task goes where and what a death means is for `_core.machine` to say.
+
+Hard part: never sleep while something is undecided. A step is: wait, handle what is ready, take the intake, then let the core
+decide and act until it decides nothing more. See `intake` for how a submitter and a supervisor that falls asleep meet.
+Tests: tests/process/test_shutdown.py, tests/process/test_interruptions.py
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .._core.machine import PoolMachine
+from .._core.states import Task, Verb, Verdict, Worker, WorkerState
+from .._core.wire import TRACKED, Answer, Kind, MalformedFrame
+from ..config import PoolConfig
+from .crew import Crew
+from .endings import ANSWER_KINDS, Endings
+from .intake import Intake, Request, Waker
+from .reactor import Reactor
+from .stdio_guard import StdioGuard
+from .verdicts import broken_error, initializer_error, internal_error
+
+_LOGGER = logging.getLogger("forkpool")
+
+
+class Supervisor:
+    """One pool's loop. Made in the thread that submits first; everything after `boot` belongs to its own thread."""
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        intake: Intake,
+        claim: Callable[[Supervisor], bool],
+        encode_initializer: Callable[[], bytes] | None,
+    ) -> None:
+        """
+        Args:
+            claim: Asked on the thread: True if this is the supervisor that serves the pool.
+            encode_initializer: Pickles the initializer's call anew.
+        Raises:
+            SerializationError: The initializer or its arguments cannot be pickled.
+        """
+        self.error: Exception | None = None  # why it cannot serve
+        self.waker: Waker | None = None
+        self._stdio = StdioGuard()
+        self._intake = intake
+        self._claim = claim
+        self._reactor = Reactor()
+        self._machine = PoolMachine(
+            config.max_workers,
+            max_tasks_per_child=config.max_tasks_per_child,
+            grace_s=config.grace_period,
+            try_start=_try_start,
+            put_back=_put_back,
+            started_at=lambda worker: self._crew.started_at(worker),
+        )
+        self._crew = Crew(config, self._machine, self._reactor, self._on_answer, encode_initializer)
+        self._endings = Endings(lambda: intake.closing, self._why_broken)
+        self._seq = 0
+        self._finished = False
+        self._thread: threading.Thread | None = None
+        self._ident = 0
+
+    # --- life of the thread ----------------------------------------------------------------------------
+
+    def boot(self, settled: _thread.LockType) -> None:
+        """First function of the thread that `submit` starts: become a proper `threading.Thread`."""
+        try:
+            self._open()
+        except Exception as error:  # `submit` raises it
+            self.error = error
+        if self.error is not None or not self._claim(self):
+            self._close()
+            settled.release()
+            return
+        self._intake.waker = self.waker
+        thread = threading.Thread(target=self._run, args=(settled,), name="forkpool-supervisor", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads (3.12.1 says so at exit): this one serves
+            self._run(settled)
+
+    def _open(self) -> None:
+        """Take what the loop needs. Here, and not in the constructor: no signal handler can interrupt this thread half-way.
+
+        Raises:
+            OSError: No descriptor to be had.
+            RuntimeError: There is no Python to run as fork server.
+        """
+        self._crew.open()
+        self._stdio.open()
+        self.waker = Waker()
+        self._reactor.open()
+
+    def _close(self) -> None:
+        self._reactor.close()
+        self._stdio.close()
+        self.waker = None
+
+    def is_current_thread(self) -> bool:
+        return self._ident == _thread.get_ident()
+
+    def join(self) -> None:
+        """Wait for the threads, after `pool.done` is set."""
+        if self._thread is not None:
+            self._thread.join()
+        self._endings.join()
+
+    def worker_pids(self) -> dict[int, int]:
+        """Slot by pid. Any thread."""
+        return self._crew.worker_pids()
+
+    def close_in_fork(self) -> None:
+        """In a fork of the host, where this thread does not exist."""
+        self._crew.close_in_fork()
+        self._reactor.close()
+
+    def _run(self, settled: _thread.LockType) -> None:
+        self._thread = threading.current_thread()
+        self._ident = _thread.get_ident()
+        settled.release()
+        try:
+            assert self.waker is not None
+            self._reactor.watch(self.waker.fd, self.waker.clear)
+            self._endings.begin()
+            while not self._finished:
+                self._step()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        intake = self._intake
+        intake.closed = True
+        try:
+            self._crew.close()
+        finally:
+            self._endings.stop()
+            self._close()
+            intake.waker = None
+            intake.done.set()
+
+    def _fail(self, error: BaseException) -> None:
+        """A bug of ours must not leave anyone waiting."""
+        _LOGGER.critical("forkpool's supervisor failed; its pool is broken", exc_info=error)
+        self._intake.broken = lambda: internal_error(error)
+        self._intake.closed = True
+        tasks = [task for worker in self._machine.workers.values() for task in worker.tasks]
+        tasks += self._machine.queue
+        tasks += [task for _, _, task in self._machine.actions if task is not None]
+        tasks += [item for item in list(self._intake.items) if isinstance(item, Task)]
+        for task in tasks:
+            self._endings.error(task.future, internal_error, error)
+
+    # --- the loop --------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        intake, machine = self._intake, self._machine
+        intake.sleeping = True
+        ready = self._reactor.wait(0.0 if intake.items else self._patience())
+        intake.sleeping = False
+        self._reactor.handle(ready)
+        if intake.items:
+            self._take_intake()
+        now = time.monotonic()
+        self._on_time(now)
+        machine.dispatch(now)
+        while machine.actions:  # what they brought about (a task taken back, a failed fork) is decided on before we sleep
+            self._act()
+            machine.dispatch(now)
+        self._crew.bury()
+        if self._finished:
+            self._last_look()
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due; None: nothing is."""
+        times = [when for when in (self._machine.next_time(), self._crew.next_time()) if when is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _on_time(self, now: float) -> None:
+        due = self._machine.next_time()
+        if due is not None and due <= now:
+            self._machine.on_time(now)
+        due = self._crew.next_time()
+        if due is not None and due <= now:
+            self._crew.on_time(now)
+
+    def _last_look(self) -> None:
+        """See the head of `intake`: no task may be left in it when it is closed."""
+        self._intake.closed = True
+        if self._intake.has_task():
+            self._intake.closed = self._finished = False
+            self._machine.reopen()
+
+    # --- facts -----------------------------------------------------------------------------------------
+
+    def _take_intake(self) -> None:
+        machine, items = self._machine, self._intake.items
+        while items:
+            item = items.popleft()
+            if isinstance(item, Task):
+                machine.on_submit(item)
+            else:
+                self._obey(*item)
+
+    def _obey(self, request: Request, argument: Any) -> None:
+        machine = self._machine
+        match request:
+            case Request.KILL:
+                machine.on_kill(argument)
+            case Request.CLOSE:
+                machine.on_close(cancel_queued=argument)
+            case Request.ABORT:
+                machine.on_abort(time.monotonic())
+            case Request.KILL_ALL:
+                machine.on_kill_all(Verdict.POOL_KILLED)
+            case Request.TERMINATE_ALL:
+                machine.on_terminate_all(time.monotonic())
+                self._crew.terminate_all()
+
+    def _on_answer(self, worker: Worker, answer: Answer) -> None:
+        kind, flags, micros, seq, payload = answer
+        if worker.state is WorkerState.SPAWNED and kind == Kind.READY:
+            self._machine.on_ready(worker)
+        elif worker.state is WorkerState.SPAWNED and kind == Kind.INIT_FAILED:
+            data = bytes(payload)
+            self._intake.broken = lambda: initializer_error(data)
+            self._machine.on_break()
+        elif worker.tasks and worker.tasks[0].seq == seq and kind in ANSWER_KINDS:
+            if flags & TRACKED:
+                self._crew.hear_relay()
+            task = self._machine.on_answer(worker, time.monotonic(), micros / 1e6)
+            self._endings.answer(task, kind, flags, payload)
+        else:
+            raise MalformedFrame(f"an answer (kind {kind}, call {seq}) that this worker has no reason to give")
+
+    # --- actions ---------------------------------------------------------------------------------------
+
+    def _act(self) -> None:
+        machine, crew = self._machine, self._crew
+        actions = machine.actions
+        for verb, worker, task in actions:  # acting may append to it
+            if verb is Verb.SEND:
+                assert worker is not None
+                assert task is not None
+                self._seq += 1
+                task.seq = self._seq
+                crew.send(worker, task)
+            elif verb is Verb.END:
+                assert task is not None
+                link = crew.links[worker.generation] if worker is not None else None
+                self._endings.without_answer(task, worker, link)
+            elif verb is Verb.FINISHED:
+                self._finished = True
+            else:
+                assert worker is not None
+                self._act_on_worker(verb, worker)
+        actions.clear()  # not before: what fails in between must find the futures that are still to be ended
+        if machine.broken and self._intake.broken is None:
+            reason = crew.start_failure
+            self._intake.broken = lambda: broken_error(reason)
+
+    def _act_on_worker(self, verb: Verb, worker: Worker) -> None:
+        if worker.state is WorkerState.GONE:
+            return  # decided in the same turn, before the news came: an initializer raised, and another worker was not forked
+        match verb:
+            case Verb.SPAWN:
+                self._crew.spawn(worker)
+            case Verb.STOP:
+                self._crew.stop(worker)
+            case Verb.KILL:
+                self._crew.kill(worker)
+            case Verb.RECALL:
+                self._machine.on_recalled(worker, self._crew.recall(worker), alive=True)
+
+    def _why_broken(self) -> BaseException:
+        make = self._intake.broken
+        return broken_error(self._crew.start_failure) if make is None else make()
+
+
+def _try_start(task: Task) -> bool:
+    claimed: bool = task.future._try_start()
+    return claimed
+
+
+def _put_back(task: Task) -> None:
+    task.future._put_back()

@@ -1,0 +1,167 @@
+"""Pass on what workers tell `multiprocessing`'s resource tracker, to the host's tracker, started only then.
+
+Runs in: host, supervisor thread. Owns both ends of a pipe; the fork server and every worker have the write end as
+the file descriptor of "their" tracker (forkpool._child.family).
+Without it a worker that makes a SharedMemory would start a tracker of its own, which unlinks the memory when that
+worker is recycled. Handing on the host's own tracker would do, but it would have to be started for every pool. So the
+pipe waits, and a pool without shared memory costs no process.
+One relay serves a pool for life: workers outlive a killed fork server, and go on writing.
+
+Hard part, order: a task makes shared memory, the host attaches and unlinks it. The host's tracker must hear of the
+making first, or it complains of a leak at exit. The worker wrote to the relay before it wrote its answer, so it is
+enough to call `on_readable` between reading an answer and completing its future; answers that ask for it are TRACKED.
+Hard part, blocking: the tracker may be stopped and its pipe full, another thread may hold its lock. Then what came is
+kept and a thread of its own passes it on; where none can be started (interpreter exit), the next call tries again.
+Tests: tests/unit/test_tracker_relay.py, tests/process/test_inheritance_multiprocessing.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from typing import Any
+
+_READ_BYTES = 1 << 16
+_ATOMIC_BYTES = 512  # what POSIX promises for every pipe; the tracker's own limit for a line
+_KNOWN_STARTS = (b"REGISTER:", b"UNREGISTER:", b"{")  # "{": newer trackers also read JSON
+_KNOWN_PROBES = (b'"PROBE"',)
+
+
+class TrackerRelay:
+    """One pipe for all workers of a pool, and what came through it and is not passed on yet."""
+
+    def __init__(self) -> None:
+        """Make the pipe.
+
+        Raises:
+            OSError: No file descriptors left; nothing is left open.
+        """
+        self._read_fd, self.child_fd = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._read_fd, False)
+        self._rest = b""  # an unfinished line
+        self._lines: list[bytes] = []  # whole lines, not passed on; guarded by _lock
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None  # alive while the tracker is slow
+
+    def fileno(self) -> int:
+        """The end to watch for reading."""
+        return self._read_fd
+
+    def on_readable(self) -> bool:
+        """Read and pass on what is there; False when no writer is left. Never blocks; cheap when there is nothing."""
+        data = self._read()
+        if data:
+            self._take(data)
+        if self._lines and self._thread is None:
+            self._pass_on()
+        return data != b""
+
+    def _read(self) -> bytes | None:
+        try:
+            return os.read(self._read_fd, _READ_BYTES)
+        except BlockingIOError:
+            return None
+
+    def close_child_fd(self) -> None:
+        """Give the write end back: from then on the last worker's end is seen by `on_readable`."""
+        if self.child_fd >= 0:
+            os.close(self.child_fd)
+            self.child_fd = -1
+
+    def close(self) -> None:
+        """Pass on what is left and give everything back."""
+        self.close_child_fd()
+        if self._read_fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            while self.on_readable() and self._is_readable():
+                pass
+        os.close(self._read_fd)
+        self._read_fd = -1
+
+    def _is_readable(self) -> bool:
+        import select
+
+        poll = select.poll()
+        poll.register(self._read_fd, select.POLLIN)
+        return any(event & select.POLLIN for _, event in poll.poll(0))
+
+    def _take(self, data: bytes) -> None:
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest if len(rest) <= _ATOMIC_BYTES else b""  # longer: a task wrote something else here
+        wanted = [line + b"\n" for line in lines if _is_wanted(line)]
+        with self._lock:
+            self._lines += wanted
+
+    def _pass_on(self) -> None:
+        with self._lock:
+            self._lines = _write_to_tracker(self._lines, wait=False)
+            if not self._lines:
+                return
+            thread = threading.Thread(target=self._pass_on_patiently, name="forkpool-tracker", daemon=True)
+            with contextlib.suppress(RuntimeError):  # the interpreter is leaving; the next call tries again
+                thread.start()
+                self._thread = thread
+
+    def _pass_on_patiently(self) -> None:
+        while True:
+            with self._lock:
+                lines, self._lines = self._lines, []
+                if not lines:
+                    self._thread = None
+                    return
+            _write_to_tracker(lines, wait=True)
+
+
+def _is_wanted(line: bytes) -> bool:
+    return len(line) < _ATOMIC_BYTES and line.startswith(_KNOWN_STARTS) and not any(probe in line for probe in _KNOWN_PROBES)
+
+
+def _write_to_tracker(lines: list[bytes], *, wait: bool) -> list[bytes]:
+    """Write whole lines to the host's tracker, which is started if need be; the lines that it did not take yet."""
+    tracker = _own_tracker(wait)
+    if tracker is None:
+        return [] if wait else lines
+    for index, line in enumerate(lines):
+        try:
+            _write_line(tracker, line, wait)
+        except BlockingIOError:
+            return lines[index:]
+        except OSError:  # it died under our hands, and what it knew with it
+            _start(tracker)
+    return []
+
+
+def _own_tracker(wait: bool) -> Any:
+    """The host's tracker, running; None when it cannot be, or when another thread holds it and we must not wait."""
+    from multiprocessing import resource_tracker
+
+    tracker: Any = resource_tracker._resource_tracker
+    if not wait:
+        if not tracker._lock.acquire(blocking=False):
+            return None
+        tracker._lock.release()
+    if tracker._fd is None:
+        _start(tracker)
+    return None if tracker._fd is None else tracker
+
+
+def _start(tracker: Any) -> None:
+    # Starting it unblocks SIGINT and SIGTERM in this thread, and may warn, of which a filter may make an error.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        with contextlib.suppress(Exception):
+            tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _write_line(tracker: Any, line: bytes, wait: bool) -> None:
+    """Write one whole line, which is atomic beside other writers; by a description of our own, since theirs blocks."""
+    fd = os.open(f"/proc/self/fd/{tracker._fd}", os.O_WRONLY | os.O_CLOEXEC | (0 if wait else os.O_NONBLOCK))
+    try:
+        os.write(fd, line)
+    finally:
+        os.close(fd)

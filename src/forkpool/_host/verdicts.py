@@ -1,0 +1,194 @@
+"""Turn the facts of a task's end into the error that its user reads.
+
+Runs in: host. The facts are gathered by the supervisor, at the death; the error is built later, by the caller who asks for it
+(the classes are heavy imports, and a message takes time).
+Tests: tests/unit/test_verdicts.py
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal as signals
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._core.states import Verdict
+from .answers import decode_exception
+
+if TYPE_CHECKING:
+    from ..errors import InitializerError, PoolBrokenError, SerializationError, TaskError
+
+_OUR_CHILD = str(Path(__file__).parents[1] / "_child")
+_NO_FRAME = "  (no Python frame: the task is a C function)"
+_FAULTS = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"}
+
+
+@dataclass(frozen=True, slots=True)
+class CrashFacts:
+    """What is known of a task and of the worker that did not live to answer it."""
+
+    verdict: Verdict
+    task_name: str
+    timeout: float | None
+    pid: int
+    slot: int
+    status: int | None  # wait status; None: unknown
+    peak_rss: int | None  # bytes
+    seconds: float
+    may_have_run: str
+    traceback: str | None
+    oom_hint: str | None
+    note: str | None  # why forkpool killed the worker, when the task's verdict does not say it
+    pool_usable: bool
+
+    @property
+    def exitcode(self) -> int | None:
+        return None if self.status is None else os.waitstatus_to_exitcode(self.status)
+
+    @property
+    def stack(self) -> str | None:
+        """faulthandler's text without the frames that are forkpool's own."""
+        if self.traceback is None:
+            return None
+        text = "\n".join(line for line in self.traceback.splitlines() if not _is_ours(line)).rstrip()
+        return text.replace("(most recent call first):\n\n", f"(most recent call first):\n{_NO_FRAME}\n\n") + (
+            f"\n{_NO_FRAME}" if text.endswith("(most recent call first):") else ""
+        )
+
+    @property
+    def signal(self) -> str | None:
+        code = self.exitcode
+        if code is None or code >= 0:
+            return None
+        try:
+            return signals.Signals(-code).name
+        except ValueError:  # a real-time signal
+            return f"signal {-code}"
+
+
+def task_error(facts: CrashFacts) -> TaskError:
+    """The error for a task whose worker ended without an answer."""
+    from .. import errors
+
+    kind = errors.TaskTimeoutError if facts.verdict is Verdict.TIMED_OUT else errors.WorkerCrashedError
+    return kind(
+        _message(facts),
+        task_name=facts.task_name,
+        pid=facts.pid,
+        slot=facts.slot,
+        exitcode=facts.exitcode,
+        signal=facts.signal,
+        seconds=facts.seconds,
+        peak_rss=facts.peak_rss,
+        may_have_run=facts.may_have_run,
+        crash_traceback=facts.stack,
+        oom_hint=facts.oom_hint,
+        pool_usable=facts.pool_usable,
+    )
+
+
+def result_error(data: bytes | bytearray) -> SerializationError:
+    """The error for a result that the worker could not pickle."""
+    from ..errors import SerializationError
+
+    message, part, cause = pickle.loads(data)
+    error = SerializationError(message, part=part, may_have_run="yes")
+    error.__cause__ = decode_exception(cause)
+    return error
+
+
+def initializer_error(data: bytes) -> InitializerError:
+    """The error of a pool whose initializer raised."""
+    from ..errors import InitializerError
+
+    cause = decode_exception(data)
+    error = InitializerError(
+        f"the initializer raised {type(cause).__name__}: {cause}. The pool is broken, as in the standard library; "
+        "the task did not run. Mend the initializer and make a new pool."
+    )
+    error.__cause__ = cause
+    return error
+
+
+def broken_error(reason: str) -> PoolBrokenError:
+    """The error of a pool whose workers cannot be started."""
+    from ..errors import PoolBrokenError
+
+    return PoolBrokenError(f"workers cannot be started: {reason}. The pool is broken; the task did not run.")
+
+
+def internal_error(cause: BaseException) -> PoolBrokenError:
+    """The error of a pool that met a bug of ours."""
+    from ..errors import InternalError
+
+    error = InternalError(
+        f"forkpool itself failed: {type(cause).__name__}: {cause}. This is a bug in forkpool: please report it with the "
+        "traceback above. Tasks that ran at that moment were stopped.",
+        may_have_run="maybe",
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _is_ours(line: str) -> bool:
+    return _OUR_CHILD in line or line.startswith('  File "<string>", line 1 in <module>')
+
+
+def _message(facts: CrashFacts) -> str:
+    lines = [f"worker {facts.slot} (pid {facts.pid}) {_what_happened(facts)}"]
+    lines.append(_blame(facts))
+    if facts.oom_hint:
+        lines.append(facts.oom_hint)
+    lines.append(_next_step(facts))
+    if facts.stack:
+        lines.append(f"Python stack of the worker at the fault:\n{facts.stack}")
+    elif facts.signal in _FAULTS and facts.verdict is Verdict.CRASHED:
+        lines.append(
+            "No Python stack was written: something in the worker called faulthandler.enable() or .disable(), "
+            "or the signal came from outside."
+        )
+    return "\n".join(lines)
+
+
+def _what_happened(facts: CrashFacts) -> str:
+    during = f"while running {facts.task_name!r} ({facts.seconds:.3g} s"
+    if facts.peak_rss:
+        during += f", peak memory {facts.peak_rss / 2**20:.0f} MiB"
+    during += ")"
+    if facts.verdict is Verdict.TIMED_OUT:
+        return f"was killed {during}: the timeout of {facts.timeout:g} s has passed"
+    if facts.verdict is Verdict.POOL_KILLED:
+        return f"was stopped {during}: terminate_workers() or kill_workers() was called"
+    if facts.note:
+        return f"was killed by forkpool {during}: {facts.note}"
+    if facts.exitcode is None:
+        return f"ended {during}; its exit code is unknown, because the fork server was gone"
+    if facts.signal:
+        return f"was killed by {facts.signal} {during}"
+    return f"exited with status {facts.exitcode} {during}"
+
+
+def _blame(facts: CrashFacts) -> str:
+    if facts.may_have_run == "no":
+        return "The task itself had not begun: its arguments were being unpickled."
+    if facts.may_have_run == "yes":
+        return "The task had returned; its result was lost."
+    return "The task may have run partly. No other task was touched."
+
+
+def _next_step(facts: CrashFacts) -> str:
+    if not facts.pool_usable:
+        return "The pool was told to stop."
+    go_on = "The pool is usable: the slot has been refilled"
+    if facts.verdict is Verdict.TIMED_OUT:
+        return f"{go_on}. Raise the timeout if the task is merely slow."
+    if facts.signal == "SIGKILL" and not facts.note:
+        return (
+            f"{go_on}. SIGKILL comes from outside: from a person, a service manager, or the kernel when memory is short; "
+            "then lower max_workers or what one task holds."
+        )
+    if facts.signal is None and facts.exitcode is not None and not facts.note:
+        return f"{go_on}. Something in the task called os._exit() or exit() in C; raise an exception instead."
+    return f"{go_on}. Submit the task again only if running it twice does no harm."

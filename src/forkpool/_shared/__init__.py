@@ -1,0 +1,1 @@
+"""What runs on both sides: in the host and in its workers."""

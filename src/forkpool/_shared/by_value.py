@@ -1,0 +1,357 @@
+"""Pickle what has no name that another process could import: functions, closures, modules, cached functions.
+
+Runs in: host (caller's thread, in submit) and worker (results). Importing it imports cloudpickle, so only `payload` does, late.
+Must not hold a lock (user code runs inside, signal handlers may re-enter) and must not change any user object.
+Hard part: a function goes in three portions. Its *globals* become entries of a table, pickled one by one, so that the
+receiver can compare each by content and keep those that did not change. Its *cells* are made empty first and filled when the
+function exists, so that recursion works and two closures that share a variable share it there too. The rest is its state.
+Tests: tests/unit/test_payload_by_value.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import dataclasses
+import functools
+import io
+import pickle
+import sys
+import types
+import typing
+from collections import ChainMap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+
+from forkpool._shared import mp_support, rebuild, tracking
+from forkpool._shared.code_names import marshalled, names_of, submodules_used
+from forkpool._shared.importable import by_reference, is_importable, resolves
+from forkpool._shared.plain import SCALARS
+from forkpool._shared.tracking import Key
+
+if TYPE_CHECKING:
+    from forkpool._shared.session import Session
+
+Reduced = Any  # what __reduce__ returns, or NotImplemented
+
+PRIVATE_NEEDS = ("dispatch_table", "reducer_override", "dump")
+if missing := [name for name in PRIVATE_NEEDS if not hasattr(cloudpickle.Pickler, name)]:
+    raise ImportError(f"this cloudpickle ({cloudpickle.__version__}) has no Pickler.{missing[0]}; forkpool needs 3.x")
+
+_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
+_REBUILD_GLOBALS = vars(rebuild)
+_BASICS = ("__name__", "__package__", "__file__", "__path__")
+_SINGLEDISPATCH_CODE = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
+_LRU_CACHE = type(functools.lru_cache(len))
+_LRU_CACHE_OWN = frozenset({"__wrapped__", "__doc__", "__name__", "__qualname__", "__module__", "__annotations__",
+                            "__type_params__", "cache_parameters"})  # fmt: skip
+
+
+class StandardPickler(pickle.Pickler):
+    """The standard pickler, strict about names."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        if (extra := mp_support.reducers()) is not None:
+            self.dispatch_table = {**copyreg.dispatch_table, **extra}
+        super().__init__(file, protocol=5)
+
+    def reducer_override(self, obj: Any) -> Reduced:
+        is_class = issubclass(type(obj), type)
+        if (is_class or type(obj) is types.FunctionType) and not by_reference(obj) and id(obj) not in _UNNAMED_TYPES:
+            raise pickle.PicklingError(
+                f"{obj.__module__}.{obj.__qualname__} cannot be imported by a worker, and "
+                "serializer='pickle' ships nothing by value; use serializer='auto'"
+            )
+        return NotImplemented
+
+
+class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """A pickler that asks for by-value treatment wherever a fresh interpreter would not find the name."""
+
+    def __init__(self, file: io.BytesIO, session: Session, key: Key | None = None, root: Any = None) -> None:
+        if (extra := mp_support.reducers()) is not None:
+            self.dispatch_table = ChainMap(extra, _dispatch)
+        super().__init__(file, protocol=5)
+        self.session = session
+        self.key = key  # the entry that this pickle belongs to; None: the call itself
+        self.root = root  # the object that the entry defines: it must not become a reference to itself
+        self.refs: set[Key] = set()  # the entries that this pickle points to
+        self._kinds: dict[Any, Any] = {}
+        self._cells: dict[int, Reduced] = {}  # the cells that somebody fills, and how they travel
+
+    def reducer_override(self, obj: Any) -> Reduced:
+        kind = type(obj)
+        handler = self._kinds.get(kind)
+        if handler is None:
+            handler = self._kinds[kind] = _handler_for(kind)
+        return handler(self, obj)
+
+    # -- functions
+
+    def reduce_function(self, function: types.FunctionType) -> Reduced:
+        if function.__globals__ is _REBUILD_GLOBALS or by_reference(function):
+            return NotImplemented
+        if function.__code__ is _SINGLEDISPATCH_CODE:
+            return self.as_global(function) or self._reduce_singledispatch(function)
+        in_body_and_stateful = self.key is None and has_own_state(function)
+        if not in_body_and_stateful and (reference := self.as_global(function)):
+            return reference
+        return self._function_by_value(function)
+
+    def as_global(self, obj: Any) -> Reduced:
+        """Return a reference to the global of a by-value module that is this object, or None."""
+        found = None if obj is self.root else global_name(obj)
+        return None if found is None else self.reference(*found, obj)
+
+    def reference(self, space: str, name: str, obj: Any) -> Reduced:
+        """Return a reference to an entry, or None where it must be a copy."""
+        if not self.session.may_refer(self.key, space, name, obj):
+            return None
+        self.refs.add(("g", space, name))
+        return rebuild.global_ref, (space, name)
+
+    def _function_by_value(self, function: types.FunctionType) -> Reduced:
+        space = tracking.key_of_globals(function.__globals__)
+        basics: dict[str, Any] = {}
+        if not space.startswith("r:"):
+            basics = {name: function.__globals__[name] for name in _BASICS if name in function.__globals__}
+            self.session.need_globals_of(function, space)
+        cells = [cell for cell in function.__closure__ or () if self._claim_cell(cell)]
+        state = (attributes_of(function), _contents(cells), submodules_of(function), dict(function.__dict__))
+        args = (function.__code__, space, basics, function.__closure__)
+        return rebuild.make_function, args, state, None, None, rebuild.set_function
+
+    def _reduce_singledispatch(self, generic: Any) -> Reduced:
+        registry = dict(generic.registry)
+        return rebuild.make_singledispatch, (registry.pop(object), list(registry.items()))
+
+    def reduce_lru_cache(self, cached: Any) -> Reduced:
+        if by_reference(cached):
+            return cached.__qualname__
+        if reference := self.as_global(cached):
+            return reference
+        own = {name: value for name, value in vars(cached).items() if name not in _LRU_CACHE_OWN}
+        parameters = cached.cache_parameters()
+        return rebuild.make_cached, (cached.__wrapped__, parameters["maxsize"], parameters["typed"], own)
+
+    def reduce_cached_property(self, cached: Any) -> Reduced:
+        return rebuild.make_cached_property, (cached.func, cached.attrname)
+
+    def _claim_cell(self, cell: types.CellType) -> bool:
+        """Tell whether the function that is being reduced has to fill a cell: nobody else does."""
+        if id(cell) in self._cells:
+            return False
+        self._cells[id(cell)] = shared = self.shared_cell(cell)
+        return shared is None
+
+    def reduce_cell(self, cell: types.CellType) -> Reduced:
+        if id(cell) in self._cells:
+            return self._cells[id(cell)] or (rebuild.make_cell, ())
+        for _, contents in _contents([cell]) if self._claim_cell(cell) else ():
+            return rebuild.make_cell, (), contents, None, None, rebuild.set_cell
+        return self._cells[id(cell)] or (rebuild.make_cell, ())
+
+    def shared_cell(self, cell: types.CellType) -> Reduced:
+        """Return a reference to the same cell of a function in another entry, or None."""
+        return None
+
+    def reduce_code(self, code: types.CodeType) -> Reduced:
+        data = marshalled(code)
+        return NotImplemented if data is None else (rebuild.load_code, (data,))
+
+    def reduce_method(self, method: types.MethodType) -> Reduced:
+        owner, function = method.__self__, method.__func__
+        name = getattr(function, "__name__", "")
+        cls, own = (owner, ()) if isinstance(owner, type) else (type(owner), getattr(owner, "__dict__", ()))
+        found = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+        if getattr(found, "__func__", found) is function and name not in own:
+            return getattr, (owner, name)
+        return types.MethodType, (function, owner)
+
+    # -- modules and objects
+
+    def reduce_module(self, module: types.ModuleType) -> Reduced:
+        if is_importable(module.__name__):
+            return rebuild.import_module, (module.__name__,)
+        if self.root is not module:  # reached as data: nobody can say which of its attributes will be used
+            self.session.need_module(module, tuple(name for name in vars(module) if not name.startswith("__")))
+        return rebuild.module_ref, (module.__name__,)
+
+    def reduce_class(self, cls: Any) -> Reduced:
+        if (name := _UNNAMED_TYPES.get(id(cls))) is not None:
+            return getattr, (types, name)
+        if by_reference(cls):
+            return NotImplemented
+        return rebuild.class_ref, (self.session.need_class(cls),)
+
+    def reduce_named(self, obj: Any) -> Reduced:
+        name = getattr(obj, "__name__", None)
+        if resolves(obj, getattr(obj, "__module__", None), name):
+            return name
+        return self.as_global(obj) or (rebuild.make_named, _named_args(obj))
+
+    def reduce_by_name(self, obj: Any) -> Reduced:
+        """Reduce an instance of a by-value class with its own `__reduce__`, which may give just a name."""
+        reduced = obj.__reduce_ex__(5)
+        if not isinstance(reduced, str):
+            return reduced
+        module = sys.modules.get(type(obj).__module__)
+        if obj is not self.root and module is not None and vars(module).get(reduced) is obj:
+            space = tracking.key_of_globals(vars(module))
+            if (reference := self.reference(space, reduced, obj)) is not None:
+                return reference
+        return rebuild.make_instance, (type(obj), dict(getattr(obj, "__dict__", {})))
+
+    def reduce_sentinel(self, obj: Any) -> Reduced:
+        for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY"):
+            if getattr(dataclasses, name, None) is obj:
+                return getattr, (dataclasses, name)
+        return NotImplemented
+
+    def reduce_file(self, obj: Any) -> Reduced:
+        for name in ("stdin", "stdout", "stderr"):
+            if getattr(sys, name) is obj:
+                return getattr, (sys, name)
+        raise TypeError(f"cannot pickle an open file ({getattr(obj, 'name', '?')!r})")
+
+
+class SharingPickler(ByValuePickler):
+    """Pickles an entry in which other globals may occur: they become pointers, so that identity survives.
+
+    A `persistent_id` is asked for each object, so it is only used where there is something to find.
+    """
+
+    def __init__(self, file: io.BytesIO, session: Session, key: Key | None = None, root: Any = None) -> None:
+        super().__init__(file, session, key, root)
+        assert key is not None
+        self._space = key[1] if key[0] == "g" else f"m:{root.__module__}"
+        if key[0] == "c" and (is_importable(root.__module__) or root.__module__ not in sys.modules):
+            self._space = ""
+        self._names: dict[int, str] | None = None if self._space else {}
+
+    def persistent_id(self, obj: Any) -> Any:
+        if type(obj) in SCALARS:
+            return None
+        if self._names is None:
+            self._names = self.session.shared_in(self._space)
+        name = self._names.get(id(obj))
+        if name is None or ("g", self._space, name) == self.key:
+            return None
+        if by_name(obj) or self.reference(self._space, name, obj) is None:
+            return None
+        return (self._space, name)
+
+    def shared_cell(self, cell: types.CellType) -> Reduced:
+        if self._names is None:
+            self._names = self.session.shared_in(self._space)
+        if (owner := self.session.cell_owner(self._space, cell)) is None:
+            return None
+        name, position = owner
+        if ("g", self._space, name) == self.key:
+            return None
+        function = tracking.namespace_of(self._space)[name]
+        reference = self.reference(self._space, name, function)
+        return None if reference is None else (rebuild.cell_ref, (function, position))
+
+
+def global_name(obj: Any) -> tuple[str, str] | None:
+    """Return namespace and name under which a by-value module holds this very object."""
+    module = sys.modules.get(getattr(obj, "__module__", None) or "")
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    if module is None or not isinstance(name, str) or is_importable(module.__name__):
+        return None
+    namespace = vars(module)
+    return (tracking.key_of_globals(namespace), name) if namespace.get(name) is obj else None
+
+
+def attributes_of(function: types.FunctionType) -> dict[str, Any]:
+    """Return the attributes that a function is given after it was made."""
+    attributes = {name: getattr(function, name) for name in _FUNCTION_ATTRIBUTES}
+    if function.__annotations__:
+        attributes["__annotations__"] = function.__annotations__
+    return attributes
+
+
+def submodules_of(function: types.FunctionType) -> list[str]:
+    """Return the submodules that must be imported so that `package.submodule` works inside the function."""
+    names = names_of(function.__code__)
+    values = [function.__globals__.get(name) for name in names.globals]
+    values += [contents for _, contents in _contents(function.__closure__ or ())]
+    packages = [value for value in values if type(value) is types.ModuleType and hasattr(value, "__path__")]
+    return [name for package in packages for name in submodules_used(package, names.attributes) if is_importable(name)]
+
+
+def by_name(obj: Any) -> bool:
+    """Tell whether an object is a function that may travel as a name."""
+    return isinstance(obj, types.FunctionType) and by_reference(obj)
+
+
+def has_own_state(function: types.FunctionType) -> bool:
+    """Tell whether a task could leave traces in the function itself, which is fresh for each task then."""
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    return bool(function.__closure__) or any(type(value) not in SCALARS for value in defaults)
+
+
+def _contents(cells: Any) -> list[tuple[types.CellType, Any]]:
+    filled = []
+    for cell in cells:
+        with contextlib.suppress(ValueError):  # empty: a variable that is not assigned yet, or was deleted
+            filled.append((cell, cell.cell_contents))
+    return filled
+
+
+def _named_args(obj: Any) -> tuple[Any, ...]:
+    kind, name, module = type(obj), obj.__name__, getattr(obj, "__module__", None)
+    kwargs: dict[str, Any] = {}
+    if kind is typing.NewType:
+        return kind, (name, obj.__supertype__), module, kwargs
+    if kind is typing.TypeVar:
+        kwargs = {"bound": obj.__bound__, "covariant": obj.__covariant__, "contravariant": obj.__contravariant__}
+        return kind, (name, *obj.__constraints__), module, kwargs
+    if kind.__name__ == "TypeAliasType":
+        return kind, (name, obj.__value__), module, {"type_params": obj.__type_params__}
+    return kind, (name,), module, kwargs
+
+
+def _not_implemented(pickler: ByValuePickler, obj: Any) -> Reduced:
+    return NotImplemented
+
+
+def _handler_for(kind: Any) -> Callable[[ByValuePickler, Any], Reduced]:
+    handler = _HANDLERS.get(kind)
+    if handler is not None:
+        return handler
+    if issubclass(kind, type):
+        return ByValuePickler.reduce_class
+    if issubclass(kind, types.ModuleType):
+        return ByValuePickler.reduce_module
+    own_reduce = any(name in vars(base) for base in kind.__mro__[:-1] for name in ("__reduce__", "__reduce_ex__")
+                     if vars(base).get("__module__") is not None and not is_importable(base.__module__))  # fmt: skip
+    return ByValuePickler.reduce_by_name if own_reduce else _not_implemented
+
+
+# Classes whose `__module__` says "builtins", where they are not: `types` names them.
+_UNNAMED_TYPES = {id(cls): name for name, cls in vars(types).items() if type(cls) is type and not by_reference(cls)}
+_HANDLERS: dict[Any, Callable[[ByValuePickler, Any], Reduced]] = {
+    type: ByValuePickler.reduce_class,
+    types.FunctionType: ByValuePickler.reduce_function,
+    types.CellType: ByValuePickler.reduce_cell,
+    types.CodeType: ByValuePickler.reduce_code,
+    types.MethodType: ByValuePickler.reduce_method,
+    types.ModuleType: ByValuePickler.reduce_module,
+    functools.cached_property: ByValuePickler.reduce_cached_property,
+    _LRU_CACHE: ByValuePickler.reduce_lru_cache,
+    type(dataclasses.MISSING): ByValuePickler.reduce_sentinel,
+    type(dataclasses.KW_ONLY): ByValuePickler.reduce_sentinel,
+    io.TextIOWrapper: ByValuePickler.reduce_file,
+    **{
+        getattr(typing, name): ByValuePickler.reduce_named
+        for name in ("NewType", "TypeVar", "ParamSpec", "TypeVarTuple", "TypeAliasType")
+        if hasattr(typing, name)
+    },
+}
+if (_factory_marker := getattr(dataclasses, "_HAS_DEFAULT_FACTORY", None)) is not None:
+    _HANDLERS[type(_factory_marker)] = ByValuePickler.reduce_sentinel
+_dispatch = cloudpickle.Pickler.dispatch_table

@@ -1,0 +1,108 @@
+"""Turn the definition of a class that cannot be imported into an entry of a payload.
+
+Runs in: host and worker, called by `by_value`.
+Must not instantiate, subclass or register anything: it only reads class dictionaries.
+Hard part: what a worker changed in a class attribute (`Foo.count += 1`) must survive when the host changed another one. So
+the code of a class is one part, since methods may share cells, and each plain attribute is a part of its own.
+Tests: tests/unit/test_payload_classes.py
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from forkpool._shared import rebuild
+from forkpool._shared.plain import is_plain
+
+_DROPPED = ("__dict__", "__weakref__", "_abc_impl", "__annotate_func__", "__annotations_cache__")
+_ENUM_DROPPED = frozenset(
+    {"_member_names_", "_member_map_", "_value2member_map_", "_unhashable_values_", "_unhashable_values_map_",
+     "_hashable_values_", "_member_type_", "_generate_next_value_", "_new_member_", "__new__"}
+)  # fmt: skip
+
+
+def portions(cls: Any) -> list[tuple[str, Any]]:
+    """Return what the definition consists of: how to make the bare class, its code, each plain attribute."""
+    make, attributes = _enum_parts(cls) if isinstance(cls, enum.EnumMeta) else _class_parts(cls)
+    data = {name: value for name, value in attributes.items() if is_plain(value)}
+    code = {name: value for name, value in attributes.items() if name not in data}
+    return [("", _Call(*make)), ("", code), *((name, {name: value}) for name, value in data.items())]
+
+
+class _Call:
+    """Pickles as the result of a call."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self._call = (function, args)
+
+    def __reduce__(self) -> Any:
+        return self._call
+
+
+def _class_parts(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    namespace = vars(cls)
+    basics = {name: namespace[name] for name in ("__module__", "__slots__") if name in namespace}
+    basics["__qualname__"] = cls.__qualname__
+    slots = {name for name, value in namespace.items() if type(value) is types.MemberDescriptorType}
+    attributes = {name: value for name, value in namespace.items() if name not in slots}
+    attributes = _without(attributes, (*_DROPPED, "__slots__", "__module__"))
+    if issubclass(type(cls), abc.ABCMeta):
+        attributes["_abc_impl"] = _registered(cls)
+    return (rebuild.make_class, type(cls), _Method(*_maker(cls)), cls.__name__, cls.__bases__, basics), attributes
+
+
+def _maker(cls: Any) -> tuple[Any, str]:
+    """Return whose `__new__` makes the bare class: the nearest one written in C, or ABCMeta's.
+
+    Any other (a user's, typing's) would act a second time, and on an empty body.
+    """
+    for meta in type(cls).__mro__:
+        if meta is abc.ABCMeta or type(vars(meta).get("__new__")) is types.BuiltinFunctionType:
+            return meta, "__new__"
+    return type, "__new__"
+
+
+class _Method(_Call):
+    """Pickles as an attribute of a class."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        super().__init__(getattr, owner, name)
+
+
+def _registered(cls: Any) -> list[Any]:
+    dump = getattr(abc, "_get_dump", None)
+    registry = dump(cls)[0] if dump is not None else ()
+    return [found for reference in registry if (found := reference()) is not None]
+
+
+def _enum_parts(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    members = {name: _member(member) for name, member in cls.__members__.items()}
+    basics = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    flags = {"boundary": cls._boundary_} if issubclass(cls, enum.Flag) and members else {}
+    attributes = {name: value for name, value in vars(cls).items() if name not in members}
+    attributes = _without(attributes, (*_DROPPED, *_ENUM_DROPPED, "__module__"))
+    return (rebuild.make_enum, type(cls), cls.__name__, cls.__bases__, basics, members, flags), attributes
+
+
+_MEMBER_OWN = ("_value_", "_name_", "__objclass__", "_sort_order_")
+_BASE_VALUE: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__,
+    str: str.__str__,
+    float: float.__float__,
+    bytes: lambda value: value[:],
+    tuple: lambda value: value[:],
+}
+
+
+def _member(member: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Return what `rebuild.make_enum` makes a member of: its value as a builtin, `.value`, its attributes."""
+    base = next((convert(member) for kind, convert in _BASE_VALUE.items() if isinstance(member, kind)), None)
+    return base, member._value_, _without(vars(member), _MEMBER_OWN)
+
+
+def _without(attributes: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name not in names}

@@ -1,0 +1,89 @@
+"""Find the names that a function's code needs: globals, imported modules, attributes.
+
+Runs in: host and worker. Pure apart from a cache; the cache is keyed by the identity of the code object, which never changes.
+Tests: tests/unit/test_payload_by_value.py
+"""
+
+from __future__ import annotations
+
+import dis
+import marshal
+import sys
+import types
+import weakref
+from dataclasses import dataclass
+
+_GLOBAL_OPS = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "STORE_NAME"})
+
+
+@dataclass(frozen=True, slots=True)
+class CodeNames:
+    """What one code object and those nested in it refer to."""
+
+    globals: tuple[str, ...]  # read or written, in order of appearance
+    imports: tuple[str, ...]  # absolute modules that `import` statements inside the code name
+    attributes: tuple[str, ...]  # every other name: attributes, imported names
+
+
+_names: dict[int, tuple[weakref.ref[types.CodeType], CodeNames]] = {}
+_bytes: dict[int, tuple[weakref.ref[types.CodeType], bytes | None]] = {}
+
+
+def names_of(code: types.CodeType) -> CodeNames:
+    """Return the names that `code` refers to."""
+    key = id(code)
+    known = _names.get(key)
+    if known is not None and known[0]() is code:
+        return known[1]
+    names = _walk(code)
+    _names[key] = (weakref.ref(code, lambda _: _names.pop(key, None)), names)
+    return names
+
+
+def marshalled(code: types.CodeType) -> bytes | None:
+    """Return the marshalled code, or None if its constants are not marshal's.
+
+    The bytes are kept: marshal's output depends on reference counts, and what is compared by content must not change.
+    """
+    key = id(code)
+    known = _bytes.get(key)
+    if known is not None and known[0]() is code:
+        return known[1]
+    try:
+        data = marshal.dumps(code)
+    except ValueError:
+        data = None
+    _bytes[key] = (weakref.ref(code, lambda _: _bytes.pop(key, None)), data)
+    return data
+
+
+def _walk(code: types.CodeType) -> CodeNames:
+    used: dict[str, None] = {}
+    imports: dict[str, None] = {}
+    attributes: dict[str, None] = dict.fromkeys(code.co_names)
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _GLOBAL_OPS:
+            used[instruction.argval] = None
+        elif instruction.opname == "IMPORT_NAME":
+            imports[instruction.argval] = None
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner = names_of(constant)
+            used.update(dict.fromkeys(inner.globals))
+            imports.update(dict.fromkeys(inner.imports))
+            attributes.update(dict.fromkeys(inner.attributes))
+    return CodeNames(tuple(used), tuple(imports), tuple(attributes))
+
+
+def submodules_used(package: types.ModuleType, attributes: tuple[str, ...]) -> list[str]:
+    """Return the loaded submodules of `package` that code with these attribute names may reach."""
+    found: list[str] = []
+    parents = [package.__name__]
+    while parents:
+        parent = parents.pop()
+        for attribute in attributes:
+            name = f"{parent}.{attribute}"
+            if name in sys.modules and name not in found:
+                found.append(name)
+                parents.append(name)
+    return found

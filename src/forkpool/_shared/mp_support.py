@@ -1,0 +1,104 @@
+"""Let multiprocessing's locks, queues, events and connections travel inside a call.
+
+Runs in: host, the thread that submits, while it pickles. Costs a few dictionary look-ups when multiprocessing is not in use.
+Must not import multiprocessing: without it in `sys.modules` there is no such object either.
+Hard part: a file descriptor goes through `resource_sharer`, which hands each one out *once*. A payload that holds such a
+descriptor can be decoded by one worker only, and is marked as single use (`payload.is_single_use`).
+Tests: tests/unit/test_payload_multiprocessing.py
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def reducers() -> Any:
+    """Return multiprocessing's reducers for its own objects (connections, shared values), or None when there are none."""
+    global _reducers
+    reduction = sys.modules.get("multiprocessing.reduction")
+    known = getattr(getattr(reduction, "ForkingPickler", None), "_extra_reducers", None)
+    if not known:
+        return None
+    count, found = _reducers
+    synchronize = sys.modules.get("multiprocessing.synchronize")
+    now = len(known) + (synchronize is not None)
+    if count != now:
+        found = {cls: ours for cls, reducer in list(known.items()) if (ours := _ours(cls, reducer)) is not None}
+        for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore") if synchronize is not None else ():
+            found[getattr(synchronize, name)] = _reduce_lock
+        _reducers = (now, found)
+    return found
+
+
+def is_of_fork_context(lock: Any) -> bool:
+    """Tell whether a multiprocessing lock exists only for forks of this process."""
+    told = getattr(lock, "_is_fork_ctx", None)
+    semaphore = getattr(lock, "_semlock", None)
+    if told is not None or semaphore is None:
+        return bool(told)
+    # Early 3.11 does not say, and pickles. The name of such a semaphore is taken away as soon as it was made.
+    return semaphore.name is None
+
+
+def _reduce_lock(lock: Any) -> Any:
+    if is_of_fork_context(lock):
+        raise RuntimeError("a lock of a fork context cannot be shared with a process that is no fork")
+    return lock.__reduce_ex__(5)
+
+
+_reducers: tuple[int, dict[Any, Any]] = (0, {})  # how much multiprocessing knew, and what we take of it
+
+
+def _ours(cls: Any, reducer: Any) -> Any:
+    if reducer.__module__ == "multiprocessing.sharedctypes":
+        return _reduce_ctype
+    return reducer if cls.__module__.startswith("multiprocessing.") else None
+
+
+def _reduce_ctype(obj: Any) -> Any:
+    # Registered for the plain class (`c_int`), shared or not. One in shared memory that ctypes itself pickled would be
+    # a copy: `value.value += 1` in a task would be lost without a word.
+    if hasattr(obj, "_wrapper"):
+        return sys.modules["multiprocessing.sharedctypes"].reduce_ctype(obj)
+    return obj.__reduce_ex__(5)
+
+
+class _Popen:
+    """What multiprocessing expects of the process that is being spawned."""
+
+    def __init__(self) -> None:
+        self.shared_fds = 0
+
+    def duplicate_for_child(self, fd: int) -> int:
+        return fd
+
+    def DupFd(self, fd: int) -> Any:
+        from multiprocessing import resource_sharer
+
+        self.shared_fds += 1
+        return resource_sharer.DupFd(fd)
+
+
+class Spawning:
+    """Between `begin` and `end`, objects that only travel at spawn time may be pickled in this thread."""
+
+    def __init__(self) -> None:
+        self._context = sys.modules.get("multiprocessing.context")
+        self._outer = None if self._context is None else self._context.get_spawning_popen()
+        self._popen = _Popen()
+
+    @property
+    def used_fds(self) -> bool:
+        """Whether the payload holds a descriptor that can be fetched once."""
+        return self._popen.shared_fds > 0
+
+    def begin(self) -> None:
+        """Set the state; the caller's `finally` ends it, so an interrupt in here leaves nothing behind."""
+        if self._context is not None:
+            self._context.set_spawning_popen(self._popen)
+
+    def end(self) -> None:
+        """Restore what was set before: user code may pickle inside its own spawn."""
+        if self._context is not None:
+            self._context.set_spawning_popen(self._outer)

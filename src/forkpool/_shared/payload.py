@@ -1,0 +1,230 @@
+"""Turn calls into bytes and back, and results into bytes: the serialization layer as the rest of the package sees it.
+
+Runs in: `CallEncoder` in the host, in any thread; `CallDecoder` and `ResultEncoder` in a worker, in the task's thread.
+Must not import cloudpickle before a call needs it, hold a lock while it pickles (user code runs inside, a signal handler or
+finalizer may submit again), or catch what is not an `Exception`.
+
+A payload starts with one byte of flags; lengths are 64 bits wide:
+    flags  [PATH: length, pickled sys.path]  [RICH: length, pickled table of entries]  pickled body
+The body is (module, name, args, kwargs) of a plain call, (namespace, name, args, kwargs) of one that is NAMED, else
+(function, args, kwargs); of a result the value.
+Hard part: what is *plain* (by reference, builtin data) must be recognised in a microsecond and never wrongly: the
+decision is `plain`'s and `importable`'s. Everything else goes through `by_value`.
+Tests: tests/unit/test_payload_*.py
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, Literal
+
+from forkpool._shared import explain
+from forkpool._shared.explain import PayloadError
+from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
+
+__all__ = ["CallDecoder", "CallEncoder", "PayloadError", "ResultEncoder", "is_single_use"]
+
+Serializer = Literal["auto", "pickle", "cloudpickle"]
+Buffer = bytes | bytearray | memoryview
+
+RICH, PATH, SINGLE_USE, NAMED = 1, 2, 4, 8
+_LENGTH = struct.Struct("<Q")
+_PLAIN_TAG = b"\0"
+PLAIN_RESULT_LIMIT = 65536  # arbitrary: what the supervisor thread may unpickle itself, tens of microseconds
+
+
+def is_single_use(payload: Buffer) -> bool:
+    """Tell whether a payload holds a file descriptor that only one worker can fetch.
+
+    Initargs that answer True are encoded anew for each worker; all others may be sent to every worker as they are.
+    """
+    return bool(payload[0] & SINGLE_USE)
+
+
+class CallEncoder:
+    """Pickle calls in the host. Any thread; re-entrant; may be interrupted by an exception at any point.
+
+    Args:
+        serializer: "auto" takes the standard pickle where that is provably safe, else by-value pickling;
+            "pickle" never ships anything by value; "cloudpickle" always takes the by-value path.
+        warn: Called with a text, in the caller's thread, once per call site that ships the same megabytes again and again.
+    """
+
+    def __init__(self, serializer: Serializer = "auto", warn: Callable[[str], None] | None = None) -> None:
+        self._auto = serializer == "auto"
+        self._standard = serializer == "pickle"
+        self._path = list(sys.path)
+        self._sizes = explain.SizeWatch(warn) if warn is not None else None
+
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """Return the payload of one call.
+
+        Raises:
+            PayloadError: The user's: a part of the call cannot travel. Nothing was changed.
+        """
+        if (
+            self._auto
+            and all_plain(args)
+            and is_plain_callable(fn)
+            and (not kwargs or all_plain(kwargs.values()))
+            and sys.path == self._path
+        ):
+            payload = _PLAIN_TAG + pickle.dumps((fn.__module__, fn.__qualname__, args, kwargs), 5)
+            if len(payload) >= explain.BIG and self._sizes is not None:
+                from forkpool._shared.session import Session
+
+                self._sizes.look(Session, fn, args, kwargs, [])
+            return payload
+        return self._encode_rich(fn, args, kwargs)
+
+    def _encode_rich(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        from forkpool._shared import mp_support
+        from forkpool._shared import session as sessions
+
+        session = sessions.StandardSession() if self._standard else sessions.Session()
+        spawning = mp_support.Spawning()
+        try:
+            try:
+                spawning.begin()
+                body, named = session.encode_call(fn, args, kwargs)
+            except Exception as exc:
+                raise explain.call_error(type(session), fn, args, kwargs, exc) from _cause_of(exc)
+            finally:
+                spawning.end()
+        finally:
+            spawning.end()  # a second time: Ctrl-C may have hit the first one
+        entries = session.table()
+        flags = (SINGLE_USE if spawning.used_fds else 0) | (NAMED if named else 0)
+        payload = _join(body, entries, self._path_if_changed(), flags)
+        if self._sizes is not None and len(payload) >= explain.BIG:
+            self._sizes.look(type(session), fn, args, kwargs, entries)
+        return payload
+
+    def _path_if_changed(self) -> list[str] | None:
+        return None if sys.path == self._path else [entry for entry in sys.path if isinstance(entry, str)]
+
+
+class CallDecoder:
+    """Unpickle calls in a worker; lives as long as the worker. One thread."""
+
+    def __init__(self) -> None:
+        self._last_path: list[str] | None = None
+
+    def decode(self, data: Buffer) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """Return function, arguments and keyword arguments of a payload.
+
+        Raises:
+            BaseException: whatever unpickling raises, user code included. The worker stays usable.
+        """
+        view = memoryview(data)
+        flags, view = view[0], view[1:]
+        try:
+            if flags & PATH:
+                part, view = _split(view)
+                self._extend_path(pickle.loads(part))
+            if not flags & RICH:
+                module, name, args, kwargs = pickle.loads(view)
+                return _look_up(module, name), args, kwargs
+            fn, args, kwargs = _load(flags, view, worker=True)
+        except ModuleNotFoundError as exc:
+            explain.add_path_note(exc, self._last_path)
+            raise
+        return fn, args, kwargs
+
+    def _extend_path(self, path: list[str]) -> None:
+        if path == self._last_path:
+            return
+        self._last_path = path
+        for position, entry in enumerate(path):
+            if entry not in sys.path:
+                sys.path.insert(position, entry)
+
+
+class ResultEncoder:
+    """Pickle results and exceptions in a worker. One thread."""
+
+    def encode_value(self, value: Any) -> tuple[bytes, bool]:
+        """Return the payload of a result, and whether it is plain: small, of builtin types, safe to unpickle anywhere.
+
+        Raises:
+            PayloadError: The user's: the result cannot travel. The message says what to return instead.
+        """
+        if is_plain(value):
+            data = _PLAIN_TAG + pickle.dumps(value, 5)
+            return data, len(data) <= PLAIN_RESULT_LIMIT
+        return encode_rich_result(value), False
+
+    def encode_exception(self, exc: BaseException) -> bytes:
+        """Return everything that can be said about an exception. Never raises."""
+        from forkpool._shared.remote_exceptions import describe
+
+        return describe(exc, encode_rich_result)
+
+
+def encode_rich_result(value: Any) -> bytes:
+    """Return the payload of a result of any type."""
+    from forkpool._shared.session import ResultSession
+
+    session = ResultSession()
+    try:
+        body = session.encode(value)
+    except Exception as exc:
+        raise explain.result_error(type(session), value, exc) from _cause_of(exc)
+    return _join(body, session.table(), None, 0)
+
+
+def _look_up(module_name: str, qualname: str) -> Any:
+    """Do what unpickling a reference does, without its import machinery when the module is there."""
+    found: Any = sys.modules.get(module_name)
+    if found is None:
+        found = importlib.import_module(module_name)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def load_value(data: Buffer) -> Any:
+    """Unpickle the payload of a result, in the host."""
+    view = memoryview(data)
+    return _load(view[0], view[1:], worker=False)
+
+
+def _load(flags: int, view: memoryview, *, worker: bool) -> Any:
+    if not flags & RICH:
+        return pickle.loads(view)
+    from forkpool._shared.rebuild import Applier, global_ref
+
+    table, body = _split(view)
+    with Applier(pickle.loads(table), worker=worker) as applier:
+        applier.apply_all()
+        value = pickle.loads(body)
+        return (global_ref(*value[:2]), *value[2:]) if flags & NAMED else value
+
+
+def _join(body: bytes, entries: list[Any], path: list[str] | None, flags: int) -> bytes:
+    parts = [b""]
+    if path is not None:
+        flags |= PATH
+        parts += _with_length(pickle.dumps(path, 5))
+    flags |= RICH
+    parts += _with_length(pickle.dumps(entries, 5))
+    parts[0] = bytes((flags,))
+    return b"".join((*parts, body))
+
+
+def _with_length(data: bytes) -> tuple[bytes, bytes]:
+    return _LENGTH.pack(len(data)), data
+
+
+def _split(view: memoryview) -> tuple[memoryview, memoryview]:
+    end = 8 + _LENGTH.unpack_from(view)[0]
+    return view[8:end], view[end:]
+
+
+def _cause_of(exc: BaseException) -> BaseException:
+    """Return the user's exception behind an entry that failed."""
+    return exc.__cause__ if type(exc).__name__ == "EntryError" and exc.__cause__ is not None else exc

@@ -1,0 +1,309 @@
+"""Build functions, classes and globals from what the other side sent: the names that payloads refer to.
+
+Runs in: worker (task thread) and host (any thread that decodes). Payloads name these functions, so renaming one changes
+the wire format.
+Must not overwrite anything in the host, nor anything in a worker whose content the host has not changed since.
+Hard part: order. An entry may need another one that comes later (a base class, a method's global), in cycles too. So entries
+are applied on demand: `class_ref` and `global_ref` apply what they name first, and hand out the unfinished object when
+asked for one that is being made.
+Tests: tests/unit/test_payload_by_value.py, test_payload_classes.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import functools
+import importlib
+import io
+import marshal
+import pickle
+import sys
+import threading
+import types
+from typing import Any
+
+from forkpool._shared import tracking
+from forkpool._shared.tracking import Key
+
+_active = threading.local()
+
+
+class Applier:
+    """Apply the entries of one payload, each at most once, in an order that its references ask for."""
+
+    def __init__(self, entries: list[tuple[Any, ...]], *, worker: bool) -> None:
+        self._pending = {entry[0]: entry for entry in entries}
+        self._worker = worker
+        self.made: dict[Key, Any] = {}
+        self._bare: list[tuple[Any, ...]] = []  # classes without attributes yet, bases first
+        self._depth = 0  # how many classes are being made, each for the one before
+
+    def __enter__(self) -> Applier:
+        self._outer = getattr(_active, "applier", None)
+        _active.applier = self
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        _active.applier = self._outer
+
+    def apply_all(self) -> None:
+        """Apply code first, then values, the most deeply needed ones (found last) first."""
+        code = [key for key, entry in self._pending.items() if entry[1]]
+        values = [key for key, entry in self._pending.items() if not entry[1]]
+        for key in (*code, *reversed(values)):
+            self.ensure(key)
+
+    def ensure(self, key: Key) -> None:
+        """Apply the entry behind `key` unless that was done or is going on."""
+        entry = self._pending.pop(key, None)
+        if entry is None:
+            return
+        if key[0] == "c":
+            self._apply_class(entry)
+        else:
+            self._apply_global(entry)
+
+    def namespace(self, key: str) -> dict[str, Any]:
+        return tracking.namespace_of(key, fresh=self._worker)
+
+    def _apply_global(self, entry: tuple[Any, ...]) -> None:
+        key, _, digest, data = entry
+        _, space, name = key
+        namespace = self.namespace(space)
+        if not self._worker:
+            if name not in namespace:
+                namespace[name] = self.made[key] = _loads(data)
+            return
+        known = tracking.received.get(key)
+        if known is not None and known[0] == digest:
+            return
+        value = _loads(data)
+        # A name that the worker's own code made before the host ever sent it (`globals()["G"] = 1` in an initializer) stays.
+        if known is not None or name not in namespace or name.startswith("__"):
+            namespace[name] = value
+        tracking.received[key] = (digest, value)
+
+    def _apply_class(self, entry: tuple[Any, ...]) -> None:
+        key, _, digest, skeleton, state = entry
+        uid = key[1]
+        cls = tracking.class_of(uid)
+        known = tracking.received.get(key)
+        if cls is not None and (not self._worker or (known is not None and known[0] == digest)):
+            return
+        if cls is None:
+            cls = self._make_bare(skeleton)
+            tracking.track(cls, uid)
+        if self._worker:
+            tracking.received[key] = (b"", cls)
+        self._bare.append((key, digest, cls, state))
+        if not self._depth:
+            self._fill_bare_classes()
+
+    def _make_bare(self, skeleton: bytes) -> Any:
+        """Make a class; its bases stay bare too meanwhile, since their attributes may refer to this class."""
+        self._depth += 1
+        try:
+            return _loads(skeleton)
+        finally:
+            self._depth -= 1
+
+    def _fill_bare_classes(self) -> None:
+        while self._bare:
+            key, digest, cls, state = self._bare.pop(0)
+            for part, part_digest, data in state:
+                self._apply_class_part(cls, (*key, part), part_digest, data)
+            if self._worker:
+                tracking.received[key] = (digest, cls)
+                tracking.keep_class_entry(key, [(*key, part) for part, _, _ in state])
+
+    def _apply_class_part(self, cls: Any, key: Key, digest: bytes, data: bytes) -> None:
+        if self._worker:
+            known = tracking.received.get(key)
+            if known is not None and known[0] == digest and known[1] is cls:
+                return
+        set_class_attributes(cls, _loads(data))
+        if self._worker:
+            tracking.received[key] = (digest, cls)
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, pid: Any) -> Any:
+        return global_ref(*pid)
+
+
+def _loads(data: bytes) -> Any:
+    return _Unpickler(io.BytesIO(data)).load()
+
+
+def _applier() -> Applier:
+    applier = getattr(_active, "applier", None)
+    return applier if applier is not None else Applier([], worker=False)
+
+
+# -- names that payloads refer to
+
+
+def class_ref(uid: str) -> Any:
+    """Return the class that both sides know under `uid`."""
+    _applier().ensure(("c", uid))
+    cls = tracking.class_of(uid)
+    if cls is None:
+        raise pickle.UnpicklingError("the definition of a class that this payload refers to is not known here any more")
+    return cls
+
+
+def global_ref(space: str, name: str) -> Any:
+    """Return the object that the host holds under this global name."""
+    applier = _applier()
+    key = ("g", space, name)
+    applier.ensure(key)
+    if key in applier.made:
+        return applier.made[key]
+    known = tracking.received.get(key)
+    return known[1] if known is not None else applier.namespace(space)[name]
+
+
+def attribute_ref(owner: Any, name: str) -> Any:
+    """Return an attribute as it lies in the class or module, without binding it."""
+    return vars(owner)[name]
+
+
+def module_ref(name: str) -> Any:
+    """Return the module that stands for one shipped by value."""
+    _applier().namespace(f"m:{name}")
+    return sys.modules[name]
+
+
+def import_module(name: str) -> Any:
+    """Import a module by its name."""
+    return importlib.import_module(name)
+
+
+def load_code(data: bytes) -> Any:
+    """Return the code object from its marshalled form (both sides run the same interpreter)."""
+    return marshal.loads(data)
+
+
+def make_cell() -> types.CellType:
+    """Return an empty cell; the function that owns it fills it once it exists itself."""
+    return types.CellType()
+
+
+def cell_ref(function: types.FunctionType, position: int) -> Any:
+    """Return a cell that a function closes over together with another one."""
+    return (function.__closure__ or ())[position]
+
+
+def set_cell(cell: types.CellType, contents: Any) -> None:
+    """Fill a cell that travels on its own."""
+    cell.cell_contents = contents
+
+
+def make_function(code: types.CodeType, space: str, basics: dict[str, Any], closure: Any) -> types.FunctionType:
+    """Return a function on the one namespace of its module; its state follows."""
+    namespace = _applier().namespace(space)
+    for name, value in basics.items():
+        namespace.setdefault(name, value)
+    namespace.setdefault("__builtins__", __builtins__)
+    return types.FunctionType(code, namespace, code.co_name, None, closure)
+
+
+def set_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
+    """Give a function what only exists once the function does: defaults, attributes, contents of its cells."""
+    attributes, cells, submodules, own = state
+    for name in submodules:
+        importlib.import_module(name)
+    for cell, contents in cells:
+        cell.cell_contents = contents
+    for name, value in attributes.items():
+        setattr(function, name, value)
+    function.__dict__.update(own)
+
+
+def make_class(metaclass: Any, new: Any, name: str, bases: Any, namespace: dict[str, Any]) -> Any:
+    """Return a class without its attributes, and without the effects that defining it had in the host."""
+    if any("__init_subclass__" in vars(ancestor) for base in bases for ancestor in base.__mro__[:-1]):
+        try:
+            cls = new(metaclass, name, (_Quiet, *bases), dict(namespace))
+            cls.__bases__ = bases
+            return cls
+        except TypeError:
+            pass  # a memory layout that does not allow the exchange
+    return new(metaclass, name, bases, namespace)
+
+
+class _Quiet:
+    """Stands first among the bases while a class is made, so that no base's `__init_subclass__` runs a second time."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        pass
+
+
+def set_class_attributes(cls: Any, attributes: dict[str, Any]) -> None:
+    """Set attributes past any `__setattr__` of a metaclass, in the state in which the host has them."""
+    registered = attributes.pop("_abc_impl", ())
+    first_line = attributes.get("__firstlineno__")
+    for name, value in attributes.items():
+        type.__setattr__(cls, name, value)
+    if first_line is not None:  # 3.13: setting __module__ and friends deletes it
+        type.__setattr__(cls, "__firstlineno__", first_line)
+    for subclass in registered:
+        cls.register(subclass)
+
+
+def make_enum(metaclass: Any, name: str, bases: Any, basics: dict[str, Any], members: dict[str, Any], flags: Any) -> Any:
+    """Return an Enum with all its members, made without the user's `__new__` and `__init__`."""
+    namespace = metaclass.__prepare__(name, bases)
+    namespace["__new__"] = _raw_member
+    for key, value in (*basics.items(), *members.items()):
+        namespace[key] = value
+    new = next(meta.__new__ for meta in metaclass.__mro__ if meta.__module__ == enum.__name__)
+    return new(metaclass, name, bases, namespace, **flags)
+
+
+def _raw_member(cls: Any, base: Any, value: Any, attributes: dict[str, Any]) -> Any:
+    kind: Any = next((kind for kind in (int, str, bytes, float, tuple) if issubclass(cls, kind)), object)
+    member = kind.__new__(cls) if kind is object else kind.__new__(cls, base)
+    member._value_ = value
+    member.__dict__.update(attributes)
+    return member
+
+
+def make_instance(cls: Any, state: dict[str, Any]) -> Any:
+    """Return an instance of a class whose own `__reduce__` only gives a name."""
+    instance = object.__new__(cls)
+    instance.__dict__.update(state)
+    return instance
+
+
+def make_cached(function: Any, maxsize: int | None, typed: bool, own: dict[str, Any]) -> Any:
+    """Return a function wrapped in an empty `functools.lru_cache`."""
+    cached = functools.lru_cache(maxsize, typed)(function)
+    cached.__dict__.update(own)
+    return cached
+
+
+def make_cached_property(function: Any, name: str | None) -> Any:
+    """Return a `functools.cached_property` (its lock, before Python 3.12, is a new one)."""
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def make_singledispatch(base: Any, implementations: list[tuple[Any, Any]]) -> Any:
+    """Return a generic function with the implementations that were registered."""
+    generic = functools.singledispatch(base)
+    for cls, implementation in implementations:
+        generic.register(cls, implementation)
+    return generic
+
+
+def make_named(kind: Any, args: tuple[Any, ...], module: str | None, kwargs: dict[str, Any]) -> Any:
+    """Return one of typing's named objects (NewType, TypeVar ...), which know only their name when pickled."""
+    made = kind(*args, **kwargs)
+    with contextlib.suppress(AttributeError, TypeError):  # TypeAliasType keeps what it took from the caller's frame
+        made.__module__ = module
+    return made

@@ -1,0 +1,311 @@
+"""Collect what one call needs besides itself: the definitions of classes and the globals of functions, as a table of entries.
+
+Runs in: host (caller's thread, in submit; one session per call) and worker (one session per result).
+Must not keep anything beyond the call: what the receiver has is its own business, it compares digests.
+Hard part: identity between globals (`svc.cache is cache`). An entry may point to another one instead of holding a copy. The
+digest of an entry then covers the digests of all that it points to, or a change of `cache` would leave `svc` with the old one;
+and pointers never form a circle: the one that would close it becomes a copy.
+Tests: tests/unit/test_payload_by_value.py, test_payload_globals.py
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import types
+import weakref
+from collections import deque
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from forkpool._shared import by_value_classes, tracking
+from forkpool._shared.by_value import (
+    ByValuePickler,
+    SharingPickler,
+    StandardPickler,
+    attributes_of,
+    global_name,
+    has_own_state,
+    submodules_of,
+)
+from forkpool._shared.code_names import names_of
+from forkpool._shared.importable import is_importable
+from forkpool._shared.plain import SCALARS, all_plain
+from forkpool._shared.tracking import Key
+
+MAX_SHARING = 10_000  # arbitrary: in a longer list or dict nobody looks for other globals, each item would cost 0.1 µs
+
+
+class EntryError(Exception):
+    """An entry of the table cannot be pickled; the reason is the cause."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """A pickled portion of an entry, and the entries it points to."""
+
+    data: bytes
+    refs: frozenset[Key] = frozenset()
+
+
+@dataclass(slots=True)
+class Entry:
+    """What a key stands for: one portion for a global; a skeleton and the attributes for a class."""
+
+    key: Key
+    is_code: bool
+    parts: list[tuple[str, Draft]] = field(default_factory=list)
+
+
+class Session:
+    """Everything that one call needs: its body and the table of entries."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Key, Entry | None] = {}
+        self._queue: deque[tuple[Key, Any]] = deque()
+        self._digests: dict[Key, bytes] = {}
+        self._shared: dict[str, dict[int, str]] = {}
+        self._cells: dict[str, dict[int, tuple[str, int]]] = {}
+
+    def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
+        """Pickle a call; return whether it is the short form (namespace, name, args, kwargs)."""
+        named = global_name(fn) if type(fn) is types.FunctionType and not has_own_state(fn) else None
+        if named is None or not (all_plain(args) and all_plain(kwargs.values())):
+            return self.encode((fn, args, kwargs)), False
+        self.need_global(*named, fn)
+        self._make_entries()
+        return pickle.dumps((*named, args, kwargs), 5), True
+
+    def encode(self, obj: Any) -> bytes:
+        """Pickle `obj`; afterwards `table()` holds what it refers to."""
+        body = self.encode_alone(obj)
+        self._make_entries()
+        return body
+
+    def encode_alone(self, obj: Any) -> bytes:
+        """Pickle `obj` without what it refers to."""
+        with io.BytesIO() as file:
+            ByValuePickler(file, self).dump(obj)
+            return file.getvalue()
+
+    def _make_entries(self) -> None:
+        while self._queue:
+            key, value = self._queue.popleft()
+            self._entries[key] = self._make_entry(key, value)
+
+    def table(self) -> list[tuple[Any, ...]]:
+        """Return the entries as they travel: key, is-code flag, digest, and the data or (skeleton, attributes)."""
+        return [self._as_sent(entry) for entry in self._entries.values() if entry is not None]
+
+    # -- asked for by the pickler
+
+    def need_global(self, space: str, name: str, value: Any) -> bool:
+        """Put a global into the table."""
+        key = ("g", space, name)
+        if key not in self._entries:
+            self._entries[key] = None
+            self._queue.append((key, value))
+        return True
+
+    def need_class(self, cls: Any) -> str:
+        """Put the definition of a class into the table, return its id."""
+        uid = tracking.uid_of(cls)
+        key = ("c", uid)
+        if key not in self._entries:
+            self._entries[key] = None
+            self._queue.append((key, cls))
+        return uid
+
+    def need_globals_of(self, function: types.FunctionType, space: str) -> None:
+        """Put into the table what the code of a function may look up."""
+        names, namespace = names_of(function.__code__), function.__globals__
+        for name in names.globals:
+            if name in namespace and name != "__builtins__":
+                value = namespace[name]
+                self.need_global(space, name, value)
+                if isinstance(value, types.ModuleType) and not is_importable(value.__name__):
+                    self.need_module(value, names.attributes)
+        for name in names.imports:
+            module = sys.modules.get(name)
+            if isinstance(module, types.ModuleType) and not is_importable(name):
+                self.need_module(module, ("__name__", *names.attributes))
+
+    def need_module(self, module: types.ModuleType, names: tuple[str, ...]) -> None:
+        """Put those attributes of a module shipped by value into the table that code may use."""
+        space = f"m:{module.__name__}"
+        for name in names:
+            if name not in module.__dict__ or ("g", space, name) in self._entries:
+                continue
+            value = module.__dict__[name]
+            self.need_global(space, name, value)
+            if isinstance(value, types.ModuleType) and not is_importable(value.__name__):
+                self.need_module(value, names)
+
+    def may_refer(self, source: Key | None, space: str, name: str, value: Any) -> bool:
+        """Tell whether an object may travel as the name of a global, which is put into the table then."""
+        target = ("g", space, name)
+        if source is not None and self._points(target, source):
+            return False
+        return self.need_global(space, name, value)
+
+    def shared_in(self, space: str) -> dict[int, str]:
+        """Return the names of the mutable objects in a namespace, by identity; the first name of an object counts."""
+        names = self._shared.get(space)
+        if names is None:
+            names = self._shared[space] = {}
+            for name, value in list(tracking.namespace_of(space).items()):
+                if type(value) not in _NEVER_SHARED and not isinstance(value, type):
+                    names.setdefault(id(value), name)
+        return names
+
+    def cell_owner(self, space: str, cell: types.CellType) -> tuple[str, int] | None:
+        """Return the first global function of a namespace that closes over a cell, and the cell's position there."""
+        cells = self._cells.get(space)
+        if cells is None:
+            cells = self._cells[space] = {}
+            for name, value in list(tracking.namespace_of(space).items()):
+                if type(value) is types.FunctionType and value.__closure__:
+                    for position, found in enumerate(value.__closure__):
+                        cells.setdefault(id(found), (name, position))
+        return cells.get(id(cell))
+
+    # -- inside
+
+    def _points(self, source: Key, target: Key) -> bool:
+        """Tell whether `source` points to `target`, over others too, as far as they are pickled."""
+        if source == target:
+            return True
+        entry = self._entries.get(source)
+        return entry is not None and any(self._points(ref, target) for _, draft in entry.parts for ref in draft.refs)
+
+    def _make_entry(self, key: Key, value: Any) -> Entry | None:
+        if key[0] == "c":
+            parts = [(name, self.draft(part, key, value)) for name, part in by_value_classes.portions(value)]
+            return Entry(key, True, parts)
+        try:
+            draft = self._draft_global(key, value)
+        except Exception as exc:
+            raise EntryError(key) from exc
+        return Entry(key, isinstance(value, (types.FunctionType, types.ModuleType, type)), [("", draft)])
+
+    def _draft_global(self, key: Key, value: Any) -> Draft:
+        if type(value) in SCALARS:
+            return Draft(pickle.dumps(value, 5))
+        if type(value) is types.FunctionType and _is_simple(value):
+            return self._draft_simple_function(key, value)
+        return self.draft(value, key, value)
+
+    def _draft_simple_function(self, key: Key, function: types.FunctionType) -> Draft:
+        """Reuse the last draft of a function when all that it was made of is as it was (most calls: 20 µs saved)."""
+        content = (
+            key,
+            function.__globals__.get("__file__"),
+            repr(attributes_of(function)),  # scalars only; `==` would take True for 1
+            submodules_of(function),
+        )
+        known = _drafts.get(function)
+        if known is not None and known[0] is function.__code__ and known[1] == content:
+            self.need_globals_of(function, key[1])
+            return known[2]
+        draft = self.draft(function, key, function)
+        if not draft.refs:
+            _drafts[function] = (function.__code__, content, draft)
+        return draft
+
+    def draft(self, obj: Any, key: Key, root: Any) -> Draft:
+        """Pickle a portion of the entry `key`, which defines `root`."""
+        with io.BytesIO() as file:
+            kind = ByValuePickler if _holds_no_others(obj) else SharingPickler
+            pickler = kind(file, self, key, root)
+            pickler.dump(obj)
+            return Draft(file.getvalue(), frozenset(pickler.refs))
+
+    def _as_sent(self, entry: Entry) -> tuple[Any, ...]:
+        digest = self._digest_of(entry.key)
+        if entry.key[0] == "g":
+            return (entry.key, entry.is_code, digest, entry.parts[0][1].data)
+        (_, skeleton), *attributes = entry.parts
+        sent = [(name, self._digest_of_draft(draft), draft.data) for name, draft in attributes]
+        return (entry.key, True, digest, skeleton.data, sent)
+
+    def _digest_of(self, key: Key) -> bytes:
+        digest = self._digests.get(key)
+        if digest is None:
+            entry = self._entries.get(key)
+            parts = entry.parts if entry is not None else ()
+            digest = b"".join(self._digest_of_draft(draft) for _, draft in parts)
+            digest = self._digests[key] = digest if len(parts) == 1 else _hash(digest)
+        return digest
+
+    def _digest_of_draft(self, draft: Draft) -> bytes:
+        digest = _hash(draft.data)
+        return digest if not draft.refs else _hash(digest + b"".join(map(self._digest_of, sorted(draft.refs))))
+
+
+class ResultSession(Session):
+    """The same for a result: what came from the host goes back as a mere name, and the host's globals are not sent."""
+
+    def need_class(self, cls: Any) -> str:
+        uid = tracking.uid_of(cls)
+        return uid if ("c", uid) in tracking.received else super().need_class(cls)
+
+    def need_global(self, space: str, name: str, value: Any) -> bool:
+        return ("g", space, name) in tracking.received or super().need_global(space, name, value)
+
+    def may_refer(self, source: Key | None, space: str, name: str, value: Any) -> bool:
+        known = tracking.received.get(("g", space, name))
+        return known is not None and known[1] is value
+
+    def shared_in(self, space: str) -> dict[int, str]:
+        return {}
+
+    def _make_entry(self, key: Key, value: Any) -> Entry | None:
+        try:
+            return super()._make_entry(key, value)
+        except EntryError:
+            return None  # a global that the worker made for itself and that cannot travel: the host does without
+
+
+class StandardSession(Session):
+    """What `serializer="pickle"` asks for: the standard pickle, which refuses early what a worker could not look up."""
+
+    def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
+        return self.encode((fn, args, kwargs)), False
+
+    def encode_alone(self, obj: Any) -> bytes:
+        with io.BytesIO() as file:
+            StandardPickler(file).dump(obj)
+            return file.getvalue()
+
+
+def _hash(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()
+
+
+def _holds_no_others(obj: Any) -> bool:
+    """Tell whether looking for other globals inside an object would be in vain, or too dear."""
+    if type(obj) is types.FunctionType:
+        defaults = (*(obj.__defaults__ or ()), *(obj.__kwdefaults__ or {}).values())
+        return not obj.__closure__ and not obj.__dict__ and all(type(value) in SCALARS for value in defaults)
+    return isinstance(obj, types.ModuleType) or (type(obj) in (list, dict, set) and len(obj) > MAX_SHARING)
+
+
+def _is_simple(function: types.FunctionType) -> bool:
+    """Tell whether a function consists of immutable parts only, which its attributes' values show."""
+    return not function.__annotations__ and _holds_no_others(function)
+
+
+# Functions are compared and hashed by identity. What was drafted is compared by content, see `_draft_simple_function`.
+_drafts: weakref.WeakKeyDictionary[types.FunctionType, tuple[Any, Any, Draft]] = weakref.WeakKeyDictionary()
+
+_NEVER_SHARED = SCALARS | {
+    tuple,
+    frozenset,
+    type,
+    types.ModuleType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.CodeType,
+}

@@ -1,0 +1,97 @@
+"""The page of shared memory on which a worker says what it is doing, and dies.
+
+Runs in: the worker (writer) and the host (reader). One memfd per worker. Words of 8 bytes, each with one writer and
+stored in one instruction (`memoryview.cast("Q")`; `struct.pack_into` would store byte by byte and be torn).
+The host reads it to decide only when the worker is gone, or to ask when a task really began; else it is a hint.
+Behind the words lies room for faulthandler, which writes with write(2) on the memfd.
+Tests: tests/unit/test_status_page.py
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from enum import IntEnum
+
+SIZE = 1 << 16
+TAIL = 4096  # where faulthandler's text begins
+_SEQ, _STAGE, _STARTED_NS, _TERMINATE = range(4)
+
+
+class Stage(IntEnum):
+    """What the worker does with the task whose seq is on the page."""
+
+    IDLE = 0
+    LOADING = 1  # unpickling the call: nothing of the task has run
+    RUNNING = 2
+    ENCODING = 3  # pickling the result
+    ANSWERED = 4
+
+
+class StatusPage:
+    """A mapping of a worker's page. It keeps no descriptor but the mapping's own."""
+
+    __slots__ = ("_map", "_words")
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, SIZE)
+        self._words = memoryview(self._map).cast("Q")
+
+    @staticmethod
+    def create() -> int:
+        """A descriptor of a new page; the caller owns it. Its size is sealed: nobody can make a reader's access fault."""
+        import fcntl
+
+        fd = os.memfd_create("forkpool-status", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, SIZE)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    # --- the worker writes
+
+    def take(self, seq: int, now_ns: int) -> None:
+        """The worker has this task now; blame begins."""
+        words = self._words
+        words[_STARTED_NS] = now_ns
+        words[_STAGE] = Stage.LOADING
+        words[_SEQ] = seq
+
+    def set_stage(self, stage: Stage) -> None:
+        self._words[_STAGE] = stage
+
+    def terminate_asked(self) -> bool:
+        """True when the host itself sends SIGTERM, and no group-wide one is meant."""
+        return bool(self._words[_TERMINATE])
+
+    # --- the host reads
+
+    def ask_terminate(self) -> None:
+        """The one word that the host writes."""
+        self._words[_TERMINATE] = 1
+
+    def started_at(self, seq: int) -> float | None:
+        """When (monotonic seconds) the worker took this task; None: it has not."""
+        words = self._words
+        return words[_STARTED_NS] / 1e9 if words[_SEQ] == seq else None
+
+    def stage(self, seq: int) -> Stage:
+        """How far the worker went with this task; IDLE if it never took it."""
+        words = self._words
+        if words[_SEQ] != seq:
+            return Stage.IDLE
+        number = words[_STAGE]
+        # Another number: memory was overwritten before the crash, so the task had begun.
+        return Stage(number) if number <= Stage.ANSWERED else Stage.RUNNING
+
+    def crash_traceback(self) -> str | None:
+        """What faulthandler wrote, if it did."""
+        tail = self._map[TAIL:].rstrip(b"\0")
+        return tail.decode("utf-8", "backslashreplace") or None
+
+    def close(self) -> None:
+        self._words.release()
+        self._map.close()

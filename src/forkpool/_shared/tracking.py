@@ -1,0 +1,147 @@
+"""Remember what has an identity across processes: classes by id, namespaces by key, entries by digest.
+
+Runs in: host (any thread) and worker. One set of tables per process; every step is a single atomic dict or deque operation,
+so that signal handlers and finalizers may re-enter at any point and no lock is needed.
+Must not keep classes of the host alive for ever: strong references are bounded, the rest are weak.
+Hard part: a class is told from its like by *id*, never by equality, since a metaclass may define `__eq__` or `__hash__`.
+
+A namespace key is one of
+    "m:name"   a module shipped by value (`__main__`, a notebook, a plugin)
+    "r:name"   a module that the other side imports
+    "a:..."    the globals of `exec` or of a doctest: known to no module, rebuilt under this key
+Tests: tests/unit/test_payload_by_value.py
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import sys
+import time
+import types
+import weakref
+from collections import deque
+from typing import Any
+
+from forkpool._shared.importable import is_importable, module_of_globals
+
+Key = tuple[str, ...]
+
+KEPT_CLASSES = 4096  # arbitrary: local classes of tasks in flight must survive until their results are back
+KEPT_NAMESPACES = 256  # arbitrary: a doctest or an `exec` has one each
+
+_uid_by_id: dict[int, tuple[weakref.ref[Any], str]] = {}
+_class_by_uid: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_kept_classes: deque[Any] = deque(maxlen=KEPT_CLASSES)
+_anonymous_by_id: dict[int, tuple[str, dict[str, Any]]] = {}
+_anonymous_by_key: dict[str, dict[str, Any]] = {}
+_own_modules: dict[str, types.ModuleType] = {}
+_counter = itertools.count()
+
+# In a worker: key of an entry -> (digest as the host last sent it, object made from it).
+received: dict[Key, tuple[bytes, Any]] = {}
+
+_class_entries: dict[Key, list[Key]] = {}  # in a worker: the keys of a class and of its parts, oldest first
+
+
+def keep_class_entry(key: Key, parts: list[Key]) -> None:
+    """Bound what a worker remembers of local classes, of which each task may bring a new one.
+
+    A class that is forgotten is only described anew when it comes again.
+    """
+    _class_entries.pop(key, None)
+    _class_entries[key] = parts
+    if len(_class_entries) > KEPT_CLASSES:
+        oldest = next(iter(_class_entries))
+        for forgotten in (oldest, *_class_entries.pop(oldest)):
+            received.pop(forgotten, None)
+
+
+def _new_uid() -> str:
+    # The pid is read each time: workers are forks that share this module's state.
+    return f"{os.getpid()}-{time.monotonic_ns()}-{next(_counter)}"
+
+
+def uid_of(cls: Any) -> str:
+    """Return the id under which other processes know this class; give it one if it has none."""
+    known = _uid_by_id.get(id(cls))
+    return known[1] if known is not None and known[0]() is cls else track(cls, _new_uid())
+
+
+def track(cls: Any, uid: str) -> str:
+    """Let `uid` mean `cls` from now on, unless another thread was first; return the id that counts."""
+    key = id(cls)
+    ours = (weakref.ref(cls, lambda dead: _forget(key, dead)), uid)
+    _class_by_uid[uid] = cls
+    known = _uid_by_id.setdefault(key, ours)
+    if known[0]() is not cls:  # left behind by a class that is gone and lived at this address
+        known = _uid_by_id[key] = ours
+    _kept_classes.append(cls)
+    return known[1]
+
+
+def _forget(key: int, dead: weakref.ref[Any]) -> None:
+    known = _uid_by_id.get(key)
+    if known is not None and known[0] is dead:
+        _uid_by_id.pop(key, None)
+
+
+def class_of(uid: str) -> Any:
+    """Return the class known under `uid`, or None."""
+    return _class_by_uid.get(uid)
+
+
+def key_of_globals(namespace: dict[str, Any]) -> str:
+    """Return the key of the namespace of a function."""
+    module = module_of_globals(namespace)
+    if module is not None:
+        return f"{'r' if is_importable(module.__name__) else 'm'}:{namespace['__name__']}"
+    known = _anonymous_by_id.get(id(namespace))
+    if known is None or known[1] is not namespace:
+        known = (f"a:{namespace.get('__name__', '')}:{_new_uid()}", namespace)
+        _remember_anonymous(*known)
+    return known[0]
+
+
+def _remember_anonymous(key: str, namespace: dict[str, Any]) -> None:
+    while len(_anonymous_by_key) >= KEPT_NAMESPACES:
+        oldest = next(iter(_anonymous_by_key), None)
+        if oldest is not None:
+            _anonymous_by_id.pop(id(_anonymous_by_key.pop(oldest, None)), None)
+    _anonymous_by_key[key] = namespace
+    _anonymous_by_id[id(namespace)] = (key, namespace)
+
+
+def namespace_of(key: str, *, fresh: bool = False) -> dict[str, Any]:
+    """Return the one namespace behind `key`, made when first asked for.
+
+    Args:
+        fresh: A worker passes True: its own `__main__` is ours, not the user's, so a module shipped by value
+            starts empty, and takes the place in `sys.modules`.
+    """
+    kind, _, name = key.partition(":")
+    if kind == "r":
+        return importlib.import_module(name).__dict__
+    if kind == "m":
+        return module_by_value(name, fresh=fresh).__dict__
+    namespace = _anonymous_by_key.get(key)
+    if namespace is None:
+        namespace = {"__name__": name.partition(":")[0], "__builtins__": __builtins__}
+        _remember_anonymous(key, namespace)
+    return namespace
+
+
+def module_by_value(name: str, *, fresh: bool = False) -> types.ModuleType:
+    """Return the module that stands for the host's module `name`."""
+    module = _own_modules.get(name)
+    if module is None:
+        found = None if fresh else sys.modules.get(name)
+        module = found or types.ModuleType(name)
+        module.__dict__.setdefault("__builtins__", __builtins__)
+        _own_modules[name] = module
+    if fresh or name not in sys.modules:
+        sys.modules[name] = module
+    elif not fresh:
+        return sys.modules[name]
+    return module

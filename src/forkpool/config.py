@@ -1,0 +1,150 @@
+"""The pool's and the tasks' options: frozen, validated once, when the user gives them.
+
+Runs in: host. Pure but for reading how many CPUs this process may use.
+Tests: tests/unit/test_config.py
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+Serializer = Literal["auto", "pickle", "cloudpickle"]
+_SERIALIZERS = ("auto", "pickle", "cloudpickle")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """What a pool was asked to be. Build it with `pool_config`, which checks."""
+
+    max_workers: int  # number of slots
+    initializer: Callable[..., object] | None  # runs once in each worker before its first task
+    initargs: tuple[Any, ...]
+    max_tasks_per_child: int | None  # tasks; None: a worker is never replaced for age
+    env: Mapping[str, str] | None  # set in the workers' environment before anything is imported
+    serializer: Serializer
+    grace_period: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What an `options()` view adds to each call."""
+
+    timeout: float | None = None  # seconds of running time; None: no limit
+    name: str | None = None  # for messages; None: the callable's qualified name
+
+
+def pool_config(
+    max_workers: object,
+    mp_context: object,
+    initializer: object,
+    initargs: object,
+    max_tasks_per_child: object,
+    env: object,
+    serializer: object,
+    grace_period: object,
+) -> PoolConfig:
+    """Check the constructor's arguments.
+
+    Raises:
+        TypeError, ValueError: The caller's fault; the message names the argument, what came, and what is right.
+    """
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    check_context(mp_context)
+    if serializer not in _SERIALIZERS:
+        raise ValueError(f"serializer must be one of {', '.join(map(repr, _SERIALIZERS))}, not {serializer!r}")
+    return PoolConfig(
+        max_workers=usable_cpus() if max_workers is None else _positive_int("max_workers", max_workers),
+        initializer=cast("Callable[..., object] | None", initializer),
+        initargs=_initargs(initargs),
+        max_tasks_per_child=None if max_tasks_per_child is None else _positive_int("max_tasks_per_child", max_tasks_per_child),
+        env=_env(env),
+        serializer=serializer,  # type: ignore[arg-type]  # checked above; mypy cannot narrow `in`
+        grace_period=_duration("grace_period", grace_period, zero=True),
+    )
+
+
+def task_options(timeout: object, name: object) -> TaskOptions:
+    """Check the arguments of `options()`.
+
+    Raises:
+        TypeError, ValueError: The caller's fault.
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a str or None, not {type(name).__name__}")
+    return TaskOptions(None if timeout is None else _duration("timeout", timeout, zero=False), name)
+
+
+def check_context(context: object) -> None:
+    """Accept None, "forkserver", "spawn", and the contexts of those names; say why "fork" cannot be.
+
+    Raises:
+        TypeError, ValueError: The caller's fault.
+    """
+    method = context
+    if context is not None and not isinstance(context, str):
+        get_method = getattr(context, "get_start_method", None)
+        if get_method is None:
+            raise TypeError(f"mp_context must be a multiprocessing context or None, not {type(context).__name__}")
+        method = get_method()
+    if method == "fork":
+        raise ValueError(
+            'mp_context "fork" means workers that inherit this process\'s state, and forkpool never forks your process. '
+            "Leave mp_context out: functions, closures and globals are shipped by value; see 'Coming from fork' in the docs."
+        )
+    if method not in (None, "forkserver", "spawn"):
+        raise ValueError(f'mp_context must be None, "forkserver" or "spawn", not {method!r}')
+
+
+def usable_cpus() -> int:
+    """How many logical CPUs this process may run on: its affinity mask (`taskset`, docker's cpuset)."""
+    try:
+        return len(os.sched_getaffinity(0)) or 1
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
+def _positive_int(name: str, value: object) -> int:
+    if isinstance(value, (bool, type)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
+    number = value.__index__()
+    if number <= 0:
+        raise ValueError(f"{name} must be greater than 0")
+    return int(number)
+
+
+def _duration(name: str, value: object, *, zero: bool) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    try:
+        seconds = float(value)
+    except OverflowError:  # an int beyond all floats
+        seconds = math.nan
+    if math.isnan(seconds) or seconds < 0 or (seconds == 0 and not zero):
+        raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'} seconds, not {value!r}")
+    return seconds
+
+
+def _initargs(value: object) -> tuple[Any, ...]:
+    try:
+        return tuple(cast("tuple[Any, ...]", value))
+    except TypeError:
+        raise TypeError(f"initargs must be a tuple, not {type(value).__name__}; one argument is written (x,)") from None
+
+
+def _env(value: object) -> Mapping[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"env must be a mapping of str to str, not {type(value).__name__}")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError(f"env must be a mapping of str to str; found {key!r}: {text!r}")
+        if not key or "=" in key or "\0" in key + text:
+            raise ValueError(f"env has an entry that no environment can hold: {key!r}: {text!r}")
+    return MappingProxyType(dict(value))

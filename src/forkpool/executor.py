@@ -1,0 +1,318 @@
+"""ForkPoolExecutor and its views: the arguments of the public calls, checked and passed on.
+
+Runs in: host; any thread.
+It follows CPython 3.14's `concurrent.futures.ProcessPoolExecutor`, also on the older Pythons; what is new is keyword-only.
+Tests: tests/contract/, tests/process/
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from types import MappingProxyType, TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from ._host.intake import Request
+from ._host.pool import Pool
+from .config import Serializer, TaskOptions, pool_config, task_options
+from .future import ForkFuture
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Submitter(Executor):
+    """What the executor and its views have in common: calls with options."""
+
+    _pool: Pool
+    _options: TaskOptions
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> ForkFuture[T]:
+        """Schedule `fn(*args, **kwargs)` on a worker.
+
+        The call is pickled here, in the caller's thread: it runs with what its arguments, closure and globals hold now.
+        It runs once at most, and its future ends exactly once.
+
+        Returns:
+            The call's future.
+        Raises:
+            SerializationError: A part of the call cannot be pickled; nothing ran, the pool is untouched.
+            TypeError: `fn` is not callable, or an async or generator function (caller's fault).
+            BrokenProcessPool: The pool can never work again (`PoolBrokenError`, `InitializerError`).
+            RuntimeError: After shutdown, in a fork of the process that owns the pool, or without a Python to run.
+
+        Thread safe; may be called from signal handlers, finalizers, callbacks. An exception that interrupts it leaves
+        the pool usable, and the call accepted or not.
+        """
+        _check_callable(fn)
+        return self._pool.submit(fn, args, kwargs, self._options)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator over `fn` applied to the items, in order.
+
+        Args:
+            timeout: Seconds from this call until the last result must have been asked for; None: no limit. (The running
+                time of each call is limited by `options(timeout=)`.)
+            chunksize: Items per task. A crash costs the whole task.
+            buffersize: Most results that are not yet yielded; the iterables are then read as results are taken.
+                None: read all of them now.
+        Raises:
+            TimeoutError: From the iterator. What is pending is cancelled.
+            Whatever the call raised, from the iterator, when it reaches that item.
+            ValueError, TypeError: An argument is wrong (caller's fault).
+        """
+        _check_callable(fn)
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        end = None if timeout is None else time.monotonic() + timeout
+        items = zip(*iterables, strict=False)
+        if chunksize == 1:
+            return _results(self, (functools.partial(self.submit, fn), items), buffersize, end)
+        run: Callable[..., ForkFuture[list[T]]] = functools.partial(self.submit, functools.partial(_run_chunk, fn))
+        lists = _results(self, (run, ((chunk,) for chunk in _chunks(items, chunksize))), buffersize, end)
+        return itertools.chain.from_iterable(lists)
+
+
+class ForkPoolExecutor(_Submitter):
+    """A drop-in `concurrent.futures.Executor` on worker processes, where one crash costs one future.
+
+    It never forks your process: a small fork server is started with the first call, and forks the workers as tasks come.
+    The constructor checks its arguments and starts nothing.
+
+    Args:
+        max_workers: Number of workers at most; None: as many as this process may use CPUs.
+        mp_context: For compatibility: None, or a "forkserver" or "spawn" context, which all mean the same here.
+        initializer: Called in each worker before its first task. If it raises, the pool is broken, as in the standard library.
+        initargs: Its arguments.
+        max_tasks_per_child: Tasks after which a worker is replaced; None: never.
+        env: Set in the workers' environment before anything is imported there.
+        serializer: "auto": plain pickle where that is safe, else by value with cloudpickle; "pickle"; "cloudpickle".
+        grace_period: Seconds that a worker may take to leave, and that running tasks get after Ctrl-C.
+    Raises:
+        TypeError, ValueError: An argument is wrong; the message says what is right.
+        RuntimeError: On a platform without the means (Windows), or in a subinterpreter.
+
+    Thread safe. Not usable in a fork of the process that made it.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        env: Mapping[str, str] | None = None,
+        serializer: Serializer = "auto",
+        grace_period: float = 5.0,
+    ) -> None:
+        _check_platform()
+        config = pool_config(max_workers, mp_context, initializer, initargs, max_tasks_per_child, env, serializer, grace_period)
+        self._options = TaskOptions()
+        self._pool = Pool(config)
+
+    def options(self, *, timeout: float | None = None, name: str | None = None) -> OptionsView:
+        """Return a light view of this pool whose calls have these options.
+
+        Args:
+            timeout: Seconds that a call may run, from its real start; then its worker is killed and the future gets
+                `TaskTimeoutError`. None: no limit.
+            name: What messages call the task; None: the callable's qualified name.
+        Returns:
+            An Executor: `submit`, `map` and `loop.run_in_executor` work with it. Shutting it down does nothing to the pool.
+        Raises:
+            TypeError, ValueError: An argument is wrong.
+        """
+        return OptionsView(self, task_options(timeout, name))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more calls, and release everything when what was accepted is done.
+
+        Args:
+            wait: Return only when all futures are done and nothing is left: no process, thread or descriptor.
+            cancel_futures: Cancel the calls that have not begun.
+
+        May be called again, from any thread, and from a callback.
+        """
+        self._pool.close(cancel_queued=cancel_futures)
+        if wait:
+            self._pool.wait_closed()
+
+    def terminate_workers(self) -> None:
+        """Send SIGTERM to the workers, SIGKILL to those that stay for the grace period; cancel what is queued; close the pool.
+
+        Running calls end in `WorkerCrashedError`. Does not wait.
+        """
+        self._pool.kill_all(Request.TERMINATE_ALL)
+
+    def kill_workers(self) -> None:
+        """Kill the workers at once, cancel what is queued, and close the pool.
+
+        Running calls end in `WorkerCrashedError`. Does not wait.
+        """
+        self._pool.kill_all(Request.KILL_ALL)
+
+    def __enter__(self) -> ForkPoolExecutor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Shut down and wait. On Ctrl-C: cancel what is queued, wait the grace period for what runs, then kill."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._abort()
+            return
+        try:
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self._abort()
+            raise
+
+    def __del__(self) -> None:
+        pool = self.__dict__.get("_pool")
+        if pool is not None:
+            pool.close(cancel_queued=False)
+
+    @property
+    def _max_workers(self) -> int:
+        return self._pool.config.max_workers
+
+    @property
+    def _processes(self) -> Mapping[int, WorkerProcess]:
+        return MappingProxyType({pid: WorkerProcess(pid, slot) for pid, slot in self._pool.worker_pids().items()})
+
+    def _abort(self) -> None:
+        self._pool.abort()
+        try:
+            self._pool.wait_closed()
+        except KeyboardInterrupt:
+            self._pool.abort()  # the second one: no more patience
+            self._pool.wait_closed()
+            raise
+
+
+class OptionsView(_Submitter):
+    """A pool seen with options for each call. Made by `ForkPoolExecutor.options`; keeps the pool alive."""
+
+    def __init__(self, executor: ForkPoolExecutor, options: TaskOptions) -> None:
+        self._executor = executor
+        self._pool = executor._pool
+        self._options = options
+
+    def options(self, *, timeout: float | None = None, name: str | None = None) -> OptionsView:
+        """A further view: what is given here replaces, what is left out stays."""
+        new = task_options(timeout, name)
+        timeout = self._options.timeout if new.timeout is None else new.timeout
+        return OptionsView(self._executor, TaskOptions(timeout, new.name or self._options.name))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the pool belongs to the executor that the view was made from."""
+
+
+class WorkerProcess:
+    """What libraries look for in `_processes`: a worker's pid and slot."""
+
+    __slots__ = ("pid", "slot")
+
+    def __init__(self, pid: int, slot: int) -> None:
+        self.pid = pid
+        self.slot = slot
+
+    def __repr__(self) -> str:
+        return f"<worker {self.slot}, pid {self.pid}>"
+
+
+def _check_callable(fn: Callable[..., Any]) -> None:
+    if not callable(fn):
+        raise TypeError(f"submit and map need a callable, not {type(fn).__name__}: pass the function itself, not its result")
+    inner: Any = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    flags = getattr(getattr(inner, "__code__", None), "co_flags", 0)
+    if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        raise TypeError(
+            f"{inner.__qualname__!r} is an async function: a worker has no event loop. Submit a function that calls "
+            "asyncio.run(...), or await it where the loop is."
+        )
+    if flags & inspect.CO_GENERATOR:
+        raise TypeError(
+            f"{inner.__qualname__!r} is a generator function: a generator cannot leave its process. Submit a function that "
+            "returns list(...) of it."
+        )
+
+
+def _check_platform() -> None:
+    if sys.platform == "win32":
+        raise RuntimeError("forkpool needs fork, which Windows does not have: use concurrent.futures.ProcessPoolExecutor")
+    if not (hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")):
+        raise RuntimeError(
+            f"forkpool needs Linux 5.3 or newer (pidfd, memfd, packet pipes), and this is {sys.platform}: "
+            "use concurrent.futures.ProcessPoolExecutor"
+        )
+
+
+def _chunks(items: Iterable[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    iterator = iter(items)
+    while chunk := tuple(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
+    return [fn(*args) for args in chunk]
+
+
+def _results(
+    keep_alive: Executor,
+    calls: tuple[Callable[..., ForkFuture[T]], Iterable[tuple[Any, ...]]],
+    buffersize: int | None,
+    end: float | None,
+) -> Iterator[T]:
+    """Submit now, as far as the buffer goes; the rest as results are taken."""
+    submit, items = calls
+    iterator = iter(items)
+    futures = deque(submit(*args) for args in itertools.islice(iterator, buffersize))
+    return _yield_results(keep_alive, submit, iterator if buffersize is not None else iter(()), futures, end)
+
+
+def _yield_results(
+    keep_alive: Executor,
+    submit: Callable[..., ForkFuture[T]],
+    rest: Iterator[tuple[Any, ...]],
+    futures: deque[ForkFuture[T]],
+    end: float | None,
+) -> Iterator[T]:
+    try:
+        while futures:
+            for args in itertools.islice(rest, 1):
+                futures.append(submit(*args))
+            # Popped first, so that the result is freed as soon as the caller lets go of it.
+            yield _take(futures.popleft(), end)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _take(future: ForkFuture[T], end: float | None) -> T:
+    try:
+        return future.result(None if end is None else end - time.monotonic())
+    finally:
+        future.cancel()

@@ -1,0 +1,238 @@
+"""ForkFuture: the standard library's Future, and `kill()`.
+
+Runs in: host; any thread. The supervisor finishes it through the `_finish_*` methods, which run no user code: results
+that are not plain data are unpickled by the first caller that wants them, and callbacks run on their own thread.
+
+Hard part: who ends it, and never to wait for user code. An exception may interrupt the user's thread at any line, also with
+a lock just taken (`Condition.__enter__` is Python code), so `cancel` and `kill` begin with one atomic step (`dict.setdefault`)
+against the supervisor's. Who starts or cancels it first takes `_owner`; who answers or kills it first takes `_ending`.
+The end is written under the base class's condition. A thread may hold that while a garbage-collection finalizer
+of the user's runs in it: the supervisor waits for it only so long, then another thread finishes the future.
+Tests: tests/unit/test_future.py
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    LOGGER,
+    PENDING,
+    RUNNING,
+)
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class EncodedAnswer:
+    """An answer that nobody has unpickled yet."""
+
+    __slots__ = ("data", "decode", "is_error", "lock", "owner")
+
+    def __init__(self, data: bytes | bytearray, decode: Callable[[bytes | bytearray], Any], is_error: bool) -> None:
+        self.data = data
+        self.decode = decode
+        self.is_error = is_error
+        self.lock = threading.Lock()  # unpickled once, however many threads ask
+        self.owner = 0  # the thread that unpickles
+
+
+class ForkFuture(Future[T]):
+    """A `concurrent.futures.Future` whose task can be stopped.
+
+    Thread safe. `cancel()` never lies: it returns False for a task that runs. Use `kill()` to stop that one.
+
+    .. versionadded:: 0.1
+    """
+
+    _done_callbacks: list[Callable[[Future[T]], object]]  # the base class's, unknown to its type stubs
+    _pool: Any = None  # where requests go; set by the pool
+    # Set by the supervisor in place of `_result` and `_exception` when the answer is not plain data.
+    _encoded: EncodedAnswer | None = None
+
+    def kill(self) -> bool:
+        """Stop the task, also when it is stuck in C code or stopped by a signal.
+
+        Its worker and the process group of the worker are killed, and the slot is filled again. The future ends in
+        `CancelledError` when the worker is dead.
+
+        Returns:
+            True: this future ends (or has ended, if it had not begun) cancelled. False: it was done already.
+
+        Does not block. Any thread, signal handlers and callbacks included.
+        """
+        if self.cancel():
+            return True
+        if self.__dict__.setdefault("_ending", "kill") != "kill":
+            return False
+        self._pool.ask_kill(self)
+        return True
+
+    def cancel(self) -> bool:
+        """Cancel the task if no worker has it yet.
+
+        Returns:
+            True: it never runs. False: a worker has it, or it is done.
+        """
+        if self.__dict__.setdefault("_owner", "user") == "user":
+            if self._state == PENDING:
+                self._state = CANCELLED
+            if self._tell_of_cancel():
+                self._invoke_callbacks()  # type: ignore[attr-defined]  # the base class's: here, as there
+        return self.cancelled()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the call's result, or raise what it raised.
+
+        Args:
+            timeout: Seconds to wait; None: as long as it takes.
+        Raises:
+            TimeoutError: It is not done after `timeout` seconds; it goes on.
+            CancelledError: It was cancelled or killed.
+            RuntimeError: This process is a fork of the one that owns the pool: no result arrives here.
+        """
+        if not self.done():
+            self._check_may_wait()
+        value = super().result(timeout)
+        if value is None:  # or not unpickled when we looked; by now another thread may have done it
+            self._decode()
+            return super().result(0)
+        return value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, None if it returned. Arguments and errors as in `result`."""
+        if not self.done():
+            self._check_may_wait()
+        error = super().exception(timeout)
+        if error is None:  # as in `result`
+            self._decode()
+            return super().exception(0)
+        return error
+
+    # --- the supervisor's side -------------------------------------------------------------------------
+
+    def _try_start(self) -> bool:
+        """Claim it for running; False if the user was quicker and cancelled it."""
+        if self.__dict__.setdefault("_owner", "pool") != "pool":
+            return False
+        self._state = RUNNING
+        return True
+
+    def _put_back(self) -> None:
+        """The worker never took it: it is pending again."""
+        self._state = PENDING
+        del self.__dict__["_owner"]
+
+    def _finish(
+        self,
+        result: Any = None,
+        error: BaseException | None = None,
+        encoded: EncodedAnswer | None = None,
+        *,
+        patience: float = -1,
+    ) -> bool | None:
+        """End it.
+
+        Args:
+            patience: Seconds to wait for a thread that holds the condition; -1: as long as it takes.
+        Returns:
+            Whether there are callbacks to run; None: nothing was done, somebody holds the condition.
+        """
+        if not self._condition.acquire(timeout=patience):
+            return None
+        try:
+            if self._state != RUNNING and self._state != PENDING:
+                return False
+            if self.__dict__.setdefault("_ending", "answer") == "kill":
+                return self._end_cancelled()
+            failed = error is not None or (encoded is not None and encoded.is_error)
+            self._result, self._exception, self._encoded = result, error, encoded
+            self._state = FINISHED
+            for waiter in self._waiters:
+                if failed:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            self._condition.notify_all()
+            return bool(self._done_callbacks)
+        finally:
+            self._condition.release()
+
+    def _finish_cancelled(self, *, patience: float = -1) -> bool | None:
+        """End it in `CancelledError`. Arguments and result as in `_finish`."""
+        if not self._condition.acquire(timeout=patience):
+            return None
+        try:
+            if self._state == FINISHED or self._state == CANCELLED_AND_NOTIFIED:
+                return False
+            return self._end_cancelled()
+        finally:
+            self._condition.release()
+
+    def _tell_of_cancel(self) -> bool:
+        """Tell who waits, in the thread that cancels. If that is interrupted, the pool does it instead of starting the task."""
+        with self._condition._lock:  # type: ignore[attr-defined]  # `with` on a C lock cannot be interrupted half-way
+            return self._state == CANCELLED and self._end_cancelled()
+
+    def _end_cancelled(self) -> bool:
+        self._state = CANCELLED
+        for waiter in self._waiters:
+            waiter.add_cancelled(self)
+        self._condition.notify_all()
+        self._state = CANCELLED_AND_NOTIFIED
+        return bool(self._done_callbacks)
+
+    def _run_callbacks(self) -> None:
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException:  # SystemExit and KeyboardInterrupt too: this thread serves all futures
+                LOGGER.exception("exception calling callback for %r", self)
+
+    # --- private ---------------------------------------------------------------------------------------
+
+    def _decode(self) -> None:
+        encoded = self._encoded
+        if encoded is None:
+            return
+        me = threading.get_ident()
+        if encoded.owner == me:
+            raise RuntimeError("unpickling this future's result asks for this future's result")
+        with encoded.lock:
+            if self._encoded is None:
+                return
+            encoded.owner = me
+            try:
+                value = encoded.decode(encoded.data)
+            except KeyboardInterrupt:  # the user's Ctrl-C, most likely: whoever asks again gets the answer
+                encoded.owner = 0
+                raise
+            except BaseException as error:
+                self._exception = error
+            else:
+                if encoded.is_error:
+                    self._exception = value
+                else:
+                    self._result = value
+            self._encoded = None
+
+    def _check_may_wait(self) -> None:
+        pool = self._pool
+        if pool is None:
+            return
+        if pool.pid != os.getpid():
+            raise RuntimeError(
+                f"this future belongs to a pool of process {pool.pid}, and this is a fork of it (pid {os.getpid()}): "
+                "no result can arrive here; make a pool in this process"
+            )
+        if pool.is_supervisor_thread():
+            raise RuntimeError(
+                "a finalizer that runs on the pool's own thread waits for a future of that pool, which cannot be finished "
+                "then: do not wait in __del__ or in weakref callbacks"
+            )

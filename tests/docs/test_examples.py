@@ -1,0 +1,53 @@
+"""Run the examples, which are real programs, and check what they show."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from .markdown import ROOT
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def run_example(name: str, timeout: float) -> str:
+    """Return what the example prints on stdout and stderr; it must end well."""
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.alarm(220)
+def test_survey_loses_one_file_and_names_it() -> None:
+    text = run_example("survey.py", timeout=200)
+    total = int(re.match(r"([\d,]+) source files", text)[1].replace(",", ""))  # type: ignore[index]
+    standard, ours = (int(count.replace(",", "")) for count in re.findall(r"^  ([\d,]+) of ", text, re.MULTILINE))
+    assert standard < ours == total - 1
+    assert "BrokenProcessPool" in text
+    assert "inspect.py: WorkerCrashedError" in text
+    assert re.search(r'survey.py", line \d+ in analyse', text)
+    assert "Traceback" not in text
+    assert text.count("\n") <= 24, "one screen"
+    assert max(map(len, text.splitlines())) < 160
+
+
+def readme_table() -> list[list[str]]:
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.alarm(300)
+def test_readme_table_is_what_the_script_prints() -> None:
+    """Our column word for word; of the others, which differ between Pythons, the shape."""
+    output = run_example("compare_pools.py", timeout=280)
+    printed = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines()]
+    in_readme = readme_table()
+    assert [row[:2] for row in printed] == [row[:2] for row in in_readme]
+    assert [len(row) for row in printed] == [len(row) for row in in_readme] == [4] * 8
+    if sys.version_info[:2] == (3, 11) and os.cpu_count() != 1:
+        assert [row[2:] for row in printed[2:]] == [row[2:] for row in in_readme[2:]]

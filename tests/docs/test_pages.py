@@ -1,0 +1,74 @@
+"""Hold the pages to what they refer to: files, tests, public names, and the house's way of writing."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import forkpool
+from forkpool.errors import TaskError
+
+from .markdown import PAGES, ROOT, name_of, prose_of
+
+REFERENCE = ROOT / "docs" / "reference"
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)")
+TEST_NAME = re.compile(r"`((?:tests/)?[\w/]+\.py)::(\w+)`")
+TWO_SENTENCES = re.compile(r"[a-z)`\]][.!?] +[A-Z]")
+pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+@cache
+def functions_in(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = [target for _, line in prose_of(page) for target in LINK.findall(line) if not (page.parent / target).exists()]
+    assert not broken
+
+
+@pages
+def test_one_sentence_a_line(page: Path) -> None:
+    lines = [(number, line) for number, line in prose_of(page) if not line.startswith(("|", "- ", "**", "#"))]
+    assert not [line for line in lines if TWO_SENTENCES.search(line[1])]
+
+
+@pages
+def test_named_tests_exist(page: Path) -> None:
+    named = TEST_NAME.findall(page.read_text())
+    missing = [f"{path}::{name}" for path, name in named if not has_test(path, name)]
+    assert not missing
+
+
+def has_test(path: str, name: str) -> bool:
+    file = ROOT / "tests" / path.removeprefix("tests/")
+    return file.is_file() and name in functions_in(file)
+
+
+@pytest.mark.parametrize("page", ["failure-semantics.md", "what-a-worker-sees.md"])
+def test_every_row_of_the_tables_names_a_test(page: str) -> None:
+    rows = [line for _, line in prose_of(REFERENCE / page) if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith(("| what happens |", "| what |"))]
+    assert len(rows) > 20
+    assert not [row for row in rows if not TEST_NAME.search(row)]
+
+
+def test_every_public_name_is_documented() -> None:
+    text = (REFERENCE / "api.md").read_text() + (REFERENCE / "errors.md").read_text()
+    assert not [name for name in forkpool.__all__ if f"`{name}" not in text]
+
+
+def test_every_fact_of_an_error_is_documented() -> None:
+    text = (REFERENCE / "errors.md").read_text()
+    assert not [name for name in TaskError.__annotations__ if f"`{name}`" not in text]
+
+
+def test_every_module_is_in_the_tour() -> None:
+    tour = (ROOT / "docs/design/tour.md").read_text()
+    modules = (ROOT / "src/forkpool").rglob("*.py")
+    names = [str(path.relative_to(ROOT / "src/forkpool")) for path in modules if path.name != "__init__.py"]
+    assert not [name for name in names if f"`{name}`" not in tour]

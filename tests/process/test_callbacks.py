@@ -1,0 +1,252 @@
+"""User code that the pool has to call: done-callbacks, unpickling of results, in whatever mood.
+
+Rows "a done-callback blocks", "a done-callback raises", "unpickling a result blocks, or calls back into the pool",
+"two short tasks wait for each other".
+"""
+
+import logging
+import os
+import signal
+import threading
+from concurrent.futures import Future, wait
+from typing import Any
+
+import pytest
+
+from forkpool import ForkPoolExecutor, TaskTimeoutError, WorkerCrashedError
+from tests.support import tasks
+from tests.support.gate import Gate
+
+# What a result does in the host when it is unpickled: set by a test, called there (and only there).
+at_unpickle: list[Any] = []
+HOST = os.getpid()
+
+
+def call_hook() -> str:
+    return str(at_unpickle[0]()) if at_unpickle else "in a worker"
+
+
+def hooked_result() -> Any:
+    return tasks.DoesWhileUnpickled(call_hook)
+
+
+@pytest.fixture
+def hook() -> Any:
+    def set_hook(do: Any) -> None:
+        at_unpickle[:] = [do]
+
+    yield set_hook
+    at_unpickle.clear()
+
+
+def test_a_callback_that_blocks_delays_nothing_but_callbacks(gate: Gate) -> None:
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def block(_: Future[Any]) -> None:
+        blocked.set()
+        go_on.wait()
+
+    with ForkPoolExecutor(2) as ex:
+        first = ex.submit(tasks.enter, gate, "first")
+        first.add_done_callback(block)
+        gate.wait_inside()
+        gate.release()
+        blocked.wait()
+        assert first.result() == "first"
+        assert [ex.submit(tasks.add, n, n).result() for n in range(10)] == [2 * n for n in range(10)]
+        stuck = ex.submit(tasks.enter, gate)
+        gate.wait_inside()
+        assert stuck.kill()
+        wait([stuck])
+        assert type(ex.options(timeout=0.1).submit(tasks.busy_in_python).exception()) is TaskTimeoutError
+        assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
+        go_on.set()
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_callback_that_raises(error: BaseException, gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    second = threading.Event()
+
+    def fail(_: Future[Any]) -> None:
+        raise error
+
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(tasks.enter, gate, "ran")
+        future.add_done_callback(fail)
+        future.add_done_callback(lambda _: second.set())
+        gate.open_for_all()
+        assert future.result() == "ran"
+        second.wait()
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+    del record
+    error.__traceback__ = None
+    caplog.clear()  # the traceback in the record holds the frame of the test, and so the pool
+
+
+def test_callbacks_run_although_nobody_asks_for_results(gate: Gate) -> None:
+    seen: list[int] = []
+    all_seen = threading.Event()
+
+    def note(future: Future[int]) -> None:
+        seen.append(future.result())
+        if len(seen) == 100:
+            all_seen.set()
+
+    with ForkPoolExecutor(2) as ex:
+        for number in range(100):
+            ex.submit(tasks.add, number, 0).add_done_callback(note)
+        all_seen.wait()
+    assert sorted(seen) == list(range(100))
+
+
+def test_shutdown_waits_for_callbacks_that_were_due() -> None:
+    seen: list[int] = []
+    with ForkPoolExecutor(2) as ex:
+        for number in range(50):
+            ex.submit(tasks.add, number, 0).add_done_callback(lambda future: seen.append(future.result()))
+    assert sorted(seen) == list(range(50))
+
+
+def test_a_callback_waits_for_another_task() -> None:
+    results: list[int] = []
+    done = threading.Event()
+
+    def chain(future: Future[int]) -> None:
+        results.append(ex.submit(tasks.add, future.result(), 1).result())
+        done.set()
+
+    with ForkPoolExecutor(1) as ex:
+        ex.submit(tasks.add, 1, 1).add_done_callback(chain)
+        done.wait()
+    assert results == [3]
+
+
+def test_unpickling_that_blocks_delays_its_callers_only(hook: Any) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def block() -> str:
+        inside.set()
+        go_on.wait()
+        return "unblocked"
+
+    hook(block)
+    with ForkPoolExecutor(2) as ex:
+        future = ex.submit(hooked_result)
+        found: list[Any] = []
+        readers = [threading.Thread(target=lambda: found.append(future.result())) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        inside.wait()
+        assert [ex.submit(tasks.add, n, n).result() for n in range(10)] == [2 * n for n in range(10)]
+        assert type(ex.options(timeout=0.1).submit(tasks.busy_in_python).exception()) is TaskTimeoutError
+        go_on.set()
+        for reader in readers:
+            reader.join()
+    assert found == ["unblocked"] * 3
+
+
+def test_unpickling_that_calls_the_pool(hook: Any) -> None:
+    hook(lambda: ex.submit(tasks.add, 1, 1).result())
+    with ForkPoolExecutor(1) as ex:
+        assert ex.submit(hooked_result).result() == "2"
+
+
+def test_unpickling_that_reads_its_own_future(hook: Any) -> None:
+    """It can only wait for itself: an error, not a hang."""
+    hook(lambda: future.result(timeout=0))
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(hooked_result)
+        assert future.exception() is not None
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+def test_unpickling_happens_once(hook: Any) -> None:
+    calls: list[int] = []
+
+    def count() -> str:
+        calls.append(1)
+        return "unpickled"
+
+    hook(count)
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(hooked_result)
+        wait([future])
+        readers = [threading.Thread(target=future.result) for _ in range(8)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        assert future.result() is future.result()
+    assert len(calls) == 1
+
+
+def test_unread_results_are_not_unpickled(hook: Any) -> None:
+    """Nobody asks, nothing of the user's runs: also not on the way out."""
+    calls: list[int] = []
+    hook(lambda: calls.append(1))
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(hooked_result)
+        wait([future])
+        assert future.done()
+    del future
+    assert calls == []
+
+
+def meet(mine: Any, other: Any) -> str:
+    """Tell the other one that we are here and wait until it is."""
+    other.tell()
+    mine.wait_told()
+    return "met"
+
+
+@pytest.mark.parametrize("round_number", range(5))
+def test_two_short_tasks_that_wait_for_each_other(tmp_path: Any, round_number: int) -> None:
+    """Measured as short before, then in need of each other: no order of sending may deadlock them."""
+    with ForkPoolExecutor(2) as ex:
+        left, right = Gate(tmp_path, "left"), Gate(tmp_path, "right")
+        for _ in range(300):
+            assert ex.submit(meet, left, left).result() == "met"
+        assert [f.result() for f in [ex.submit(meet, left, right), ex.submit(meet, right, left)]] == ["met", "met"]
+        left.close()
+        right.close()
+
+
+def test_kill_inside_a_callback(gate: Gate) -> None:
+    killed: list[bool] = []
+    with ForkPoolExecutor(2) as ex:
+        stuck = ex.submit(tasks.enter, gate)
+        gate.wait_inside()
+        quick = ex.submit(tasks.add, 1, 1)
+        quick.add_done_callback(lambda _: killed.append(stuck.kill()))
+        assert wait([stuck]).done == {stuck}
+        assert stuck.cancelled()
+    assert killed == [True]
+
+
+def test_signal_during_result(gate: Gate) -> None:
+    """A signal handler that raises ends result() and harms nothing."""
+
+    class Ring(Exception): ...
+
+    def ring(*_: Any) -> None:
+        raise Ring
+
+    previous = signal.signal(signal.SIGUSR1, ring)
+    try:
+        with ForkPoolExecutor(1) as ex:
+            future = ex.submit(tasks.tell_then, gate, signal_host, HOST, gate)
+            with pytest.raises(Ring):
+                future.result()
+            gate.open_for_all()
+            assert future.result() == "after"
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def signal_host(pid: int, gate: Any) -> str:
+    os.kill(pid, signal.SIGUSR1)
+    gate.wait_go()
+    return "after"

@@ -1,0 +1,154 @@
+"""Row "fork server killed": nothing is noticed, whatever the pool was doing."""
+
+import os
+import signal
+from concurrent.futures import wait
+from typing import Any
+
+import pytest
+
+from forkpool import ForkPoolExecutor, WorkerCrashedError
+from tests.support import processes, tasks
+from tests.support.gate import Gate, Marks
+
+
+def kill_server_of(pid: int) -> int:
+    """Kill the fork server of this worker; its pid."""
+    stat = processes.read_stat(pid)
+    assert stat is not None
+    os.kill(stat.parent, signal.SIGKILL)
+    processes.wait_exit(stat.parent)
+    return stat.parent
+
+
+def test_killed_while_idle() -> None:
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(tasks.pid).result()
+        kill_server_of(pid)
+        assert [ex.submit(tasks.add, n, n).result() for n in range(10)] == [2 * n for n in range(10)]
+        assert ex.submit(tasks.pid).result() == pid
+
+
+def test_killed_while_a_task_runs(gate: Gate, marks: Marks) -> None:
+    with ForkPoolExecutor(2) as ex:
+        running = [ex.submit(tasks.enter, gate, number) for number in range(2)]
+        pids = [gate.wait_inside() for _ in running]
+        waiting = [ex.submit(tasks.leave_mark, marks, str(number)) for number in range(10)]
+        kill_server_of(pids[0])
+        gate.open_for_all()
+        assert [future.result() for future in running] == [0, 1]
+        assert [future.result() for future in waiting] == [str(number) for number in range(10)]
+    assert sorted(marks.words()) == [str(number) for number in range(10)]
+
+
+def test_a_new_one_comes_when_a_fork_is_needed(gate: Gate) -> None:
+    with ForkPoolExecutor(2) as ex:
+        first = ex.submit(tasks.enter, gate, "first")
+        old = kill_server_of(gate.wait_inside())
+        second = ex.submit(tasks.enter, gate, "second")
+        stat = processes.read_stat(gate.wait_inside())
+        assert stat is not None
+        assert stat.parent != old
+        gate.open_for_all()
+        assert [first.result(), second.result()] == ["first", "second"]
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "exit"])
+def test_crash_after_the_server_was_killed(how: str, gate: Gate) -> None:
+    """The exit status went with the server, unless the kernel kept it."""
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(tasks.enter_then, gate, tasks.leave, 3)
+        pid = gate.wait_inside()
+        kill_server_of(pid)
+        if how == "SIGKILL":
+            os.kill(pid, signal.SIGKILL)
+        gate.open_for_all()
+        error = future.exception()
+        assert type(error) is WorkerCrashedError, repr(error)
+        assert error.pid == pid
+        assert error.exitcode in (None, -9 if how == "SIGKILL" else 3)
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+def test_crash_at_the_very_moment(gate: Gate) -> None:
+    with ForkPoolExecutor(1) as ex:
+        for _ in range(10):
+            future = ex.submit(tasks.enter, gate)
+            pid = gate.wait_inside()
+            stat = processes.read_stat(pid)
+            assert stat is not None
+            os.kill(pid, signal.SIGKILL)
+            os.kill(stat.parent, signal.SIGKILL)
+            error = future.exception()
+            assert type(error) is WorkerCrashedError, repr(error)
+            assert error.exitcode in (None, -signal.SIGKILL)
+            assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSEGV, signal.SIGQUIT])
+def test_other_signals_to_the_server(signum: int) -> None:
+    with ForkPoolExecutor(1) as ex:
+        server = ex.submit(os.getppid).result()
+        os.kill(server, signum)
+        assert [ex.submit(tasks.add, n, n).result() for n in range(10)] == [2 * n for n in range(10)]
+        assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+def test_killed_between_the_submits_of_a_storm(marks: Marks) -> None:
+    words = [str(number) for number in range(300)]
+    with ForkPoolExecutor(2, max_tasks_per_child=20) as ex:
+        futures = []
+        for number, word in enumerate(words):
+            futures.append(ex.submit(tasks.leave_mark, marks, word))
+            if number % 60 == 30:
+                kill_server_of(ex.submit(tasks.pid).result())
+        assert [future.result() for future in futures] == words
+    assert sorted(marks.words()) == sorted(words)
+
+
+def test_kill_of_a_task_after_the_server_was_killed(gate: Gate) -> None:
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(tasks.start_child, gate)
+        child = gate.wait_inside()
+        stat = processes.read_stat(child)
+        assert stat is not None
+        kill_server_of(stat.parent)
+        assert future.kill()
+        assert wait([future]).done == {future}
+        assert future.cancelled()
+        processes.wait_exit(child)
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+def test_shutdown_after_the_server_was_killed(gate: Gate) -> None:
+    with ForkPoolExecutor(2) as ex:
+        running = [ex.submit(tasks.enter, gate) for _ in range(2)]
+        pids = [gate.wait_inside() for _ in running]
+        server = kill_server_of(pids[0])
+        gate.open_for_all()
+    for pid in [*pids, server]:
+        assert processes.has_ended(pid)
+
+
+def test_stopped_server_delays_no_task() -> None:
+    with ForkPoolExecutor(1) as ex:
+        server = ex.submit(os.getppid).result()
+        os.kill(server, signal.SIGSTOP)
+        try:
+            assert [ex.submit(tasks.add, n, n).result() for n in range(10)] == [2 * n for n in range(10)]
+        finally:
+            os.kill(server, signal.SIGCONT)
+
+
+def stop_and_go(_: Any = None) -> int:
+    return os.getppid()
+
+
+def test_each_pool_has_its_own_server() -> None:
+    with ForkPoolExecutor(1) as one, ForkPoolExecutor(1) as two:
+        first, second = one.submit(stop_and_go).result(), two.submit(stop_and_go).result()
+        assert first != second
+        os.kill(first, signal.SIGKILL)
+        assert two.submit(stop_and_go).result() == second
+        assert one.submit(tasks.add, 1, 1).result() == 2

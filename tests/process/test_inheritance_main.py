@@ -1,0 +1,257 @@
+"""What a worker sees of `__main__`: its functions, classes and globals, however the program was started.
+
+Runs in: pytest; each program is an interpreter of its own. None has an `if __name__ == "__main__"` guard.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.script import Script
+
+Start = Callable[..., Script]
+
+EVERY_WAY = pytest.mark.parametrize(
+    ("how", "python"), [("file", ()), ("-c", ()), ("stdin", ()), ("stdin", ("-i",))], ids=["file", "-c", "stdin", "repl"]
+)
+
+pytestmark = pytest.mark.slow
+
+
+@EVERY_WAY
+def test_functions_and_classes_of_main(start: Start, how: str, python: tuple[str, ...]) -> None:
+    program = start(
+        """
+        from forkpool import ForkPoolExecutor
+
+        class Point:
+            def __init__(self, x):
+                self.x = x
+            def moved(self, by):  # no empty line: it would end the class in a REPL
+                return Point(self.x + by)
+
+        def double(point):
+            return point.moved(point.x)
+
+        ex = ForkPoolExecutor(2)
+        result = ex.submit(double, Point(21)).result()
+        mark("x", result.x)
+        mark("same_class", isinstance(result, Point))
+        mark("lambda", ex.submit(lambda: "here").result())
+        mark("map", list(ex.map(lambda n: n * n, range(3))))
+        mark("bound", ex.submit(Point(1).moved, 1).result().x)
+        ex.shutdown()
+        mark("name", __name__)
+        """,
+        how,
+        python=python,
+    ).finish()
+    assert program.value("x") == "42"
+    assert program.value("same_class") == "True"
+    assert program.value("lambda") == "here"
+    assert program.value("map") == "[0, 1, 4]"
+    assert program.value("bound") == "2"
+    assert program.all("name") == ["__main__"]  # it ran once: no worker ran the program again
+
+
+@EVERY_WAY
+def test_globals_set_by_the_initializer_are_seen_by_every_function(
+    start: Start, how: str, python: tuple[str, ...]
+) -> None:
+    program = start(
+        """
+        from forkpool import ForkPoolExecutor
+
+        def init(value):
+            global G
+            G = value
+
+        def read():
+            return G
+
+        def read_in_another_way():
+            return [G for _ in range(1)]
+
+        ex = ForkPoolExecutor(1, initializer=init, initargs=(42,))
+        mark("read", ex.submit(read).result())
+        mark("other", ex.submit(read_in_another_way).result())
+        mark("lambda", ex.submit(lambda: G).result())
+        mark("host", "G" in globals())
+        ex.shutdown()
+        """,
+        how,
+        python=python,
+    ).finish()
+    assert (program.value("read"), program.value("other"), program.value("lambda")) == ("42", "[42]", "42")
+    assert program.value("host") == "False"
+
+
+def test_counters_and_lazy_caches_last_as_long_as_the_worker(start: Start) -> None:
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        counter = 0
+        cache = {}
+        connection = None
+
+        def count():
+            global counter
+            counter += 1
+            return counter
+
+        def look_up(key):
+            if key not in cache:
+                cache[key] = object()
+            return id(cache[key])
+
+        def connect():
+            global connection
+            if connection is None:
+                connection = object()
+            return id(connection)
+
+        with ForkPoolExecutor(1) as ex:
+            mark("count", [ex.submit(count).result() for _ in range(3)])
+            mark("cache", len({ex.submit(look_up, "a").result() for _ in range(3)}))
+            mark("connection", len({ex.submit(connect).result() for _ in range(3)}))
+            mark("seen_by_another", ex.submit(lambda: counter).result())
+        mark("host", (counter, cache, connection))
+        """).finish()
+    assert program.value("count") == "[1, 2, 3]"
+    assert program.value("cache") == "1"
+    assert program.value("connection") == "1"
+    assert program.value("seen_by_another") == "3"
+    assert program.value("host") == "(0, {}, None)"
+
+
+def test_a_global_is_written_again_only_when_it_changed_in_the_host(start: Start) -> None:
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        settings = {"rate": 1}
+        other = 0
+
+        def change_here(rate):
+            settings["rate"] = rate
+
+        def read():
+            return settings["rate"], other
+
+        with ForkPoolExecutor(1) as ex:
+            mark("first", ex.submit(read).result())
+            ex.submit(change_here, 50).result()
+            mark("workers_own", ex.submit(read).result())
+            other = 7
+            mark("another_changed", ex.submit(read).result())
+            settings["rate"] = 2
+            mark("hosts_new", ex.submit(read).result())
+        """).finish()
+    assert program.value("first") == "(1, 0)"
+    assert program.value("workers_own") == "(50, 0)"
+    assert program.value("another_changed") == "(50, 7)"
+    assert program.value("hosts_new") == "(2, 7)"
+
+
+def test_what_runs_is_what_the_host_held_at_submit(start: Start) -> None:
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        config = {"lr": 0.1}
+
+        def make():
+            inner = {"value": 1}
+            def use():
+                return inner["value"]
+            return inner, use
+
+        def with_default(items=[]):
+            items.append(1)
+            return len(items)
+
+        def with_attribute():
+            return with_attribute.factor
+
+        def fills(items):
+            items.append(1)
+            return len(items)
+
+        inner, use = make()
+        with_attribute.factor = 1
+        items = []
+        with ForkPoolExecutor(1) as ex:
+            mark("global", ex.submit(lambda: config["lr"]).result())
+            config["lr"] = 0.2
+            mark("global", ex.submit(lambda: config["lr"]).result())
+            mark("cell", ex.submit(use).result())
+            inner["value"] = 2
+            mark("cell", ex.submit(use).result())
+            mark("default", [ex.submit(with_default).result() for _ in range(2)])
+            mark("attribute", ex.submit(with_attribute).result())
+            with_attribute.factor = 2
+            mark("attribute", ex.submit(with_attribute).result())
+            mark("argument", [ex.submit(fills, items).result() for _ in range(2)])
+            late = ex.submit(fills, items)
+            items.extend("abc")
+            mark("late", late.result())
+        """).finish()
+    assert program.all("global") == ["0.1", "0.2"]
+    assert program.all("cell") == ["1", "2"]
+    assert program.value("default") == "[1, 1]"
+    assert program.all("attribute") == ["1", "2"]
+    assert program.value("argument") == "[1, 1]"
+    assert program.value("late") == "1"
+
+
+def test_a_function_by_value_is_always_the_present_one(start: Start) -> None:
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        def helper():
+            return "old"
+
+        def task():
+            return helper()
+
+        class Thing:
+            def name(self):
+                return "old"
+
+        with ForkPoolExecutor(1) as ex:
+            mark("task", ex.submit(task).result())
+            thing = ex.submit(Thing).result()
+            def helper():
+                return "new"
+            mark("task", ex.submit(task).result())
+            class Thing:
+                def name(self):
+                    return "new"
+            mark("new_class", ex.submit(lambda: Thing().name()).result())
+            mark("old_instance", ex.submit(lambda one: one.name(), thing).result())
+        """).finish()
+    assert program.all("task") == ["old", "new"]
+    assert program.value("new_class") == "new"
+    assert program.value("old_instance") == "old"
+
+
+def test_cells_of_a_notebook(start: Start) -> None:
+    """A notebook's kernel runs each cell by `exec` in the namespace of a `__main__` that it made itself."""
+    program = start("""
+        import linecache, types
+        main = types.ModuleType("__main__")
+        main.mark = mark
+        sys.modules["__main__"] = main
+
+        def cell(number, source):
+            name = f"<ipython-input-{number}>"
+            linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+            exec(compile(source, name, "exec"), main.__dict__)
+
+        cell(1, "from forkpool import ForkPoolExecutor\\nscale = 2\\nex = ForkPoolExecutor(1)")
+        cell(2, "def task(n):\\n    return n * scale")
+        cell(3, "mark('first', ex.submit(task, 21).result())")
+        cell(4, "scale = 3")
+        cell(5, "mark('second', ex.submit(task, 21).result())")
+        cell(6, "def task(n):\\n    return 'edited'")
+        cell(7, "mark('third', ex.submit(task, 21).result())\\nex.shutdown()")
+        """).finish()
+    assert (program.value("first"), program.value("second"), program.value("third")) == ("42", "63", "edited")

@@ -1,0 +1,108 @@
+"""Which modules cross by reference, which by value, and how the import path travels.
+
+Runs in: pytest; each program is an interpreter of its own.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.script import Script
+
+Start = Callable[..., Script]
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_module_that_a_fresh_interpreter_finds_is_imported_there(start: Start) -> None:
+    program = start("""
+        from pathlib import Path
+        Path("helpers.py").write_text("import os\\nLOADED_IN = os.getpid()\\ndef where():\\n    return LOADED_IN, __file__\\n")
+        import helpers
+        from forkpool import ForkPoolExecutor
+        with ForkPoolExecutor(1) as ex:
+            pid, file = ex.submit(helpers.where).result()
+            mark("own", pid == ex.submit(os.getpid).result() != os.getpid())
+            mark("file", file == helpers.__file__)
+        """).finish()
+    assert (program.value("own"), program.value("file")) == ("True", "True")
+
+
+def test_a_module_that_only_the_host_has_goes_by_value(start: Start) -> None:
+    program = start("""
+        import types
+        plugin = types.ModuleType("plugin")
+        sys.modules["plugin"] = plugin
+        exec("factor = 3\\ndef task(n):\\n    return n * factor\\nclass Thing:\\n    pass\\n", plugin.__dict__)
+        from forkpool import ForkPoolExecutor
+        with ForkPoolExecutor(1) as ex:
+            mark("task", ex.submit(plugin.task, 14).result())
+            mark("class", type(ex.submit(plugin.Thing).result()) is plugin.Thing)
+            plugin.factor = 4
+            mark("task", ex.submit(plugin.task, 14).result())
+        """).finish()
+    assert program.all("task") == ["42", "56"]
+    assert program.value("class") == "True"
+
+
+def test_a_name_that_means_another_file_in_the_worker_goes_by_value(start: Start) -> None:
+    """A loader (pytest's importlib mode, a plugin system) took the file from elsewhere than `sys.path` would."""
+    program = start("""
+        import importlib.util
+        from pathlib import Path
+        Path("elsewhere").mkdir()
+        Path("tool.py").write_text("def who():\\n    return 'found on sys.path'\\n")
+        Path("elsewhere/tool.py").write_text("def who():\\n    return 'loaded by hand'\\n")
+        spec = importlib.util.spec_from_file_location("tool", "elsewhere/tool.py")
+        tool = sys.modules["tool"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        from forkpool import ForkPoolExecutor
+        with ForkPoolExecutor(1) as ex:
+            mark("who", ex.submit(tool.who).result())
+        """).finish()
+    assert program.value("who") == "loaded by hand"
+
+
+def test_entries_added_to_the_path_later_travel_with_the_next_task(start: Start) -> None:
+    program = start("""
+        from pathlib import Path
+        from forkpool import ForkPoolExecutor
+        with ForkPoolExecutor(1) as ex:
+            pid = ex.submit(os.getpid).result()
+            Path("later").mkdir()
+            Path("later/late_module.py").write_text("import os\\ndef task():\\n    return os.getpid()\\n")
+            sys.path.insert(0, str(Path("later").resolve()))
+            import late_module
+            mark("same_worker", ex.submit(late_module.task).result() == pid)
+            mark("by_name", ex.submit(lambda: __import__("late_module").task()).result() == pid)
+        """).finish()
+    assert (program.value("same_worker"), program.value("by_name")) == ("True", "True")
+
+
+def test_files_beside_the_program_do_not_hide_modules_that_the_pool_needs(start: Start) -> None:
+    program = start(
+        """
+        from pathlib import Path
+        os.mkdir("work")
+        os.chdir("work")
+        for name in ("random", "pickle", "socket", "signal", "select", "cloudpickle", "sitecustomize"):
+            Path(f"{name}.py").write_text("raise SystemExit('a module of the user was imported')\\n")
+        from forkpool import ForkPoolExecutor
+        with ForkPoolExecutor(1) as ex:
+            mark("len", ex.submit(len, "abc").result())
+        """
+    ).finish()
+    assert program.value("len") == "3"
+
+
+def test_a_worker_is_light(start: Start) -> None:
+    """What nobody uses is not imported, nor what the host alone has."""
+    program = start("""
+        import decimal, sqlite3, multiprocessing.managers
+        from forkpool import ForkPoolExecutor
+        heavy = {"decimal", "sqlite3", "psutil", "forkpool.errors", "concurrent.futures.process",
+                 "multiprocessing.managers", "multiprocessing.resource_tracker"}
+        with ForkPoolExecutor(1) as ex:
+            mark("there", sorted(heavy & ex.submit(lambda: set(__import__("sys").modules)).result()))
+        """).finish()
+    assert program.value("there") == "[]"

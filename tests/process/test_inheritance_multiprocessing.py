@@ -1,0 +1,280 @@
+"""A worker in the family of `multiprocessing`: names, authkey, shared memory, locks and queues.
+
+Runs in: pytest and workers. The programs look for leaks at their exit: the resource tracker complains on stderr.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+
+import pytest
+
+from forkpool import ForkPoolExecutor
+from tests.support.script import Script
+
+Start = Callable[..., Script]
+
+pytestmark = pytest.mark.slow
+
+
+def who() -> tuple[str, tuple[int, ...], bool, int | None, bool]:
+    process, parent = multiprocessing.current_process(), multiprocessing.parent_process()
+    assert parent is not None
+    return process.name, process._identity, process.daemon, parent.pid, parent.is_alive()  # type: ignore[attr-defined]
+
+
+def test_names_and_parents() -> None:
+    with ForkPoolExecutor(1) as ex:
+        assert ex.submit(who).result() == ("ForkPoolWorker-0", (1,), False, os.getpid(), True)
+
+
+def start_a_process() -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=os.getpid)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_task_may_start_processes() -> None:
+    with ForkPoolExecutor(1) as ex:
+        assert ex.submit(start_a_process).result() == 0
+
+
+def test_the_start_method_of_the_host(start: Start) -> None:
+    program = start("""
+        import multiprocessing
+        multiprocessing.set_start_method("spawn")
+        from forkpool import ForkPoolExecutor
+        with ForkPoolExecutor(1) as ex:
+            mark("method", ex.submit(multiprocessing.get_start_method).result())
+        """).finish()
+    assert program.value("method") == "spawn"
+
+
+def test_authkey_is_the_hosts() -> None:
+    with ForkPoolExecutor(1) as ex:
+        theirs = ex.submit(lambda: bytes(multiprocessing.current_process().authkey)).result()
+    assert theirs == bytes(multiprocessing.current_process().authkey)
+
+
+MANAGER = """
+from forkpool import ForkPoolExecutor
+{early}
+def add(numbers, n):
+    numbers.append(n)
+    return len(numbers)
+ex = ForkPoolExecutor(2)
+ex.submit(len, "").result()
+import multiprocessing
+with multiprocessing.get_context("spawn").Manager() as manager:
+    numbers, queue = manager.list(), manager.Queue()
+    for n in range(4):
+        ex.submit(add, numbers, n).result()
+    mark("numbers", list(numbers))
+    ex.submit(queue.put, "said").result()
+    mark("queue", queue.get())
+    lock = manager.Lock()
+    mark("lock", ex.submit(lambda lock: (lock.acquire(), lock.release())[0], lock).result())
+ex.shutdown()
+"""
+
+
+@pytest.mark.parametrize("early", ["", "import multiprocessing.managers"], ids=["imported later", "imported before"])
+def test_manager_proxies(start: Start, early: str) -> None:
+    # The guard is for the manager: multiprocessing runs the program again in its process.
+    source = 'if __name__ == "__main__":\n' + "".join(
+        f"    {line}\n" for line in MANAGER.format(early=early).splitlines()
+    )
+    program = start(source).finish()
+    assert program.value("numbers") == "[0, 1, 2, 3]"
+    assert program.value("queue") == "said"
+    assert program.value("lock") == "True"
+
+
+SHARED_MEMORY = """
+from forkpool import ForkPoolExecutor
+def make(text):
+    from multiprocessing.shared_memory import SharedMemory
+    memory = SharedMemory(create=True, size=64)
+    memory.buf[:len(text)] = text
+    memory.close()
+    return memory.name, os.getpid()
+def children():
+    tasks = os.listdir("/proc/self/task")
+    return [pid for task in tasks for pid in open(f"/proc/self/task/{task}/children").read().split()]
+"""
+
+
+def test_shared_memory_made_in_a_task_outlives_its_worker(start: Start) -> None:
+    program = start(
+        SHARED_MEMORY
+        + """
+with ForkPoolExecutor(1, max_tasks_per_child=1) as ex:
+    name, pid = ex.submit(make, b"kept").result()
+    fd = None
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        pass
+    mark("other_worker", ex.submit(os.getpid).result() != pid)
+    if fd is not None:
+        import select
+        select.select([fd], [], [])
+    from multiprocessing.shared_memory import SharedMemory
+    memory = SharedMemory(name)
+    mark("text", bytes(memory.buf[:4]).decode())
+    memory.close()
+    memory.unlink()
+"""
+    ).finish()
+    assert program.value("other_worker") == "True"
+    assert program.value("text") == "kept"
+    assert program.errors == ""
+
+
+def test_shared_memory_made_after_the_fork_server_was_killed(start: Start) -> None:
+    program = start(
+        SHARED_MEMORY
+        + """
+import select, signal
+from multiprocessing.shared_memory import SharedMemory
+with ForkPoolExecutor(1) as ex:
+    server = ex.submit(os.getppid).result()
+    fd = os.pidfd_open(server)
+    os.kill(server, signal.SIGKILL)
+    select.select([fd], [], [])
+    name, pid = ex.submit(make, b"kept").result()
+memory = SharedMemory(name)
+mark("text", bytes(memory.buf[:4]).decode())
+memory.close()
+memory.unlink()
+"""
+    ).finish()
+    assert program.value("text") == "kept"
+    assert program.errors == ""
+
+
+def test_many_segments_made_and_unlinked_leave_nothing_to_complain_of(start: Start) -> None:
+    program = start(
+        SHARED_MEMORY
+        + """
+from multiprocessing.shared_memory import SharedMemory
+def unlink(name):
+    from multiprocessing.shared_memory import SharedMemory
+    memory = SharedMemory(name)
+    memory.close()
+    memory.unlink()
+with ForkPoolExecutor(2) as ex:
+    for round in range(150):
+        name = ex.submit(make, b"x").result()[0]
+        unlink(name) if round % 2 else ex.submit(unlink, name).result()
+    for future in [ex.submit(make, b"x") for _ in range(100)]:
+        unlink(future.result()[0])
+mark("left", [name for name in os.listdir("/dev/shm") if name.startswith("psm_")])
+"""
+    ).finish()
+    assert program.errors == ""
+
+
+def test_memory_that_nobody_unlinks_is_taken_back_at_the_hosts_end(start: Start) -> None:
+    program = start(
+        SHARED_MEMORY
+        + """
+with ForkPoolExecutor(1) as ex:
+    mark("name", ex.submit(make, b"x").result()[0])
+"""
+    ).finish()
+    assert program.value("name").lstrip("/") not in os.listdir("/dev/shm")
+    assert "leaked shared_memory" in program.errors
+
+
+def test_without_shared_memory_there_is_no_tracker(start: Start) -> None:
+    program = start(
+        SHARED_MEMORY
+        + """
+with ForkPoolExecutor(1) as ex:
+    ex.submit(len, "abc").result()
+    before = children()
+    ex.submit(make, b"x").result()
+    mark("before", len(before))
+    mark("after", len(children()))
+"""
+    ).finish()
+    assert program.value("before") == "1"  # the fork server
+    assert program.value("after") == "2"
+
+
+PRIMITIVES = """
+import multiprocessing
+from forkpool import ForkPoolExecutor, SerializationError
+context = multiprocessing.get_context({context!r})
+"""
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_primitives_through_initargs(start: Start, context: str) -> None:
+    program = start(
+        PRIMITIVES.format(context=context)
+        + """
+def keep(*primitives):
+    global kept
+    kept = primitives
+
+def use():
+    lock, event, queue, value = kept
+    with lock:
+        value.value += 1
+    event.set()
+    queue.put("said")
+
+lock, event, queue, value = context.Lock(), context.Event(), context.Queue(), context.Value("i", 0)
+with ForkPoolExecutor(2, initializer=keep, initargs=(lock, event, queue, value), max_tasks_per_child=1) as ex:
+    for _ in range(3):
+        ex.submit(use).result()
+mark("event", event.is_set())
+mark("queue", [queue.get() for _ in range(3)])
+mark("value", value.value)
+"""
+    ).finish()
+    assert program.value("event") == "True"
+    assert program.value("queue") == str(["said"] * 3)
+    assert program.value("value") == "3"
+    assert program.errors == ""
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_primitives_as_arguments(start: Start, context: str) -> None:
+    program = start(
+        PRIMITIVES.format(context=context)
+        + """
+def use(lock, event, queue):
+    with lock:
+        event.set()
+    queue.put("said")
+
+lock, event, queue = context.Lock(), context.Event(), context.SimpleQueue()
+with ForkPoolExecutor(1) as ex:
+    ex.submit(use, lock, event, queue).result()
+    ex.submit(use, lock, event, queue).result()
+mark("event", event.is_set())
+mark("queue", [queue.get(), queue.get()])
+"""
+    ).finish()
+    assert program.value("event") == "True"
+    assert program.value("queue") == str(["said"] * 2)
+    assert program.errors == ""
+
+
+@pytest.mark.parametrize("name", ["Lock", "Event", "Queue", "Semaphore"])
+def test_primitives_of_a_fork_context_get_an_error_with_the_remedy(start: Start, name: str) -> None:
+    program = start(
+        PRIMITIVES.format(context="fork")
+        + f"""
+with ForkPoolExecutor(1) as ex:
+    try:
+        ex.submit(len, [context.{name}()]).result()
+    except SerializationError as error:
+        mark("error", str(error).replace(chr(10), " "))
+"""
+    ).finish()
+    assert "get_context(" in program.value("error")

@@ -1,0 +1,208 @@
+"""Rows "task exceeds `timeout`", "`future.kill()`", "`cancel()` while queued".
+
+The timeouts here are short so that the tests are; none asserts how long something took.
+"""
+
+import os
+import signal
+import threading
+from concurrent.futures import CancelledError, Executor, wait
+from typing import Any
+
+import pytest
+
+from forkpool import ForkPoolExecutor, TaskTimeoutError
+from tests.support import processes, tasks
+from tests.support.gate import Gate, Marks
+
+SHORT_S = 0.2
+
+STUCK: dict[str, Any] = {
+    "waits": tasks.enter,
+    "busy in C": lambda gate: tasks.tell_then(gate, tasks.busy_in_c),
+    "stopped": lambda gate: tasks.tell_then(gate, tasks.stop_myself),
+    "busy in Python": lambda gate: tasks.tell_then(gate, tasks.busy_in_python),
+    "swallows": lambda gate: tasks.tell_then(gate, tasks.swallow_everything),
+}
+
+
+@pytest.mark.parametrize("how", STUCK)
+def test_timeout_of_a_stuck_task(how: str, gate: Gate) -> None:
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(tasks.pid).result()
+        future = ex.options(timeout=SHORT_S, name="stuck").submit(STUCK[how], gate)
+        error = future.exception()
+        assert type(error) is TaskTimeoutError, repr(error)
+        assert processes.has_ended(pid)
+        assert (error.pid, error.slot, error.task_name) == (pid, 0, "stuck")
+        assert error.seconds >= SHORT_S
+        assert error.may_have_run in ("maybe", "no")  # on a loaded machine its time may be up before it begins
+        assert error.pool_usable is True
+        assert ex.submit(tasks.pid).result() != pid
+
+
+def test_a_timeout_is_a_timeout_error() -> None:
+    with ForkPoolExecutor(1) as ex, pytest.raises(TimeoutError, match="busy_in_python"):
+        ex.options(timeout=SHORT_S).submit(tasks.busy_in_python).result()
+
+
+def test_timeout_counts_running_time_only(gate: Gate) -> None:
+    """Twenty calls wait behind one another for longer than the timeout of each."""
+    with ForkPoolExecutor(1) as ex:
+        view = ex.options(timeout=30)
+        futures = [view.submit(tasks.enter, gate, number) for number in range(20)]
+        stuck = ex.options(timeout=SHORT_S).submit(tasks.busy_in_python)
+        after = view.submit(tasks.add, 1, 1)
+        gate.open_for_all()
+        assert [future.result() for future in futures] == list(range(20))
+        assert type(stuck.exception()) is TaskTimeoutError
+        assert after.result() == 2
+
+
+def test_timeouts_of_two_workers(gate: Gate) -> None:
+    with ForkPoolExecutor(2) as ex:
+        slow = ex.options(timeout=30).submit(tasks.enter, gate, "slow")
+        gate.wait_inside()
+        quick = ex.options(timeout=SHORT_S).submit(tasks.enter, gate)
+        assert type(quick.exception()) is TaskTimeoutError
+        assert not slow.done()
+        gate.open_for_all()
+        assert slow.result() == "slow"
+
+
+def test_timeout_while_unpickling_the_call() -> None:
+    with ForkPoolExecutor(1) as ex:
+        error = ex.options(timeout=SHORT_S).submit(tasks.identity, tasks.DoesWhileUnpickled(tasks.busy_in_python)).exception()
+        assert type(error) is TaskTimeoutError, repr(error)
+        assert error.may_have_run == "no"
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+def test_a_view_is_an_executor(gate: Gate) -> None:
+    with ForkPoolExecutor(1) as ex:
+        view = ex.options(timeout=30, name="view")
+        assert isinstance(view, Executor)
+        assert list(view.map(tasks.add, range(5), range(5))) == [0, 2, 4, 6, 8]
+        assert view.submit(tasks.add, 1, b=2).result() == 3
+
+
+@pytest.mark.parametrize("bad", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}])
+def test_bad_values_of_options(bad: dict[str, Any]) -> None:
+    with ForkPoolExecutor(1) as ex, pytest.raises(ValueError, match="timeout"):
+        ex.options(**bad)
+
+
+@pytest.mark.parametrize("bad", [{"timeout": "1"}, {"timeout": True}, {"name": 3}, {"tiemout": 1}])
+def test_bad_types_of_options(bad: dict[str, Any]) -> None:
+    with ForkPoolExecutor(1) as ex, pytest.raises(TypeError, match=next(iter(bad))):
+        ex.options(**bad)
+
+
+@pytest.mark.parametrize("how", STUCK)
+def test_kill_of_a_stuck_task(how: str, gate: Gate) -> None:
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(STUCK[how], gate)
+        pid = gate.wait_inside()
+        assert future.kill() is True
+        assert wait([future]).done == {future}
+        assert future.cancelled()
+        assert processes.has_ended(pid)
+        with pytest.raises(CancelledError):
+            future.result()
+        assert ex.submit(tasks.pid).result() != pid
+
+
+def test_kill_of_a_waiting_task(gate: Gate, marks: Marks) -> None:
+    with ForkPoolExecutor(1) as ex:
+        running = ex.submit(tasks.enter, gate, "ran")
+        gate.wait_inside()
+        waiting = [ex.submit(tasks.leave_mark, marks, str(number)) for number in range(10)]
+        assert waiting[3].kill() is True
+        assert wait([waiting[3]]).done == {waiting[3]}
+        assert waiting[3].cancelled()
+        gate.open_for_all()
+        assert running.result() == "ran"
+    assert marks.words() == ["0", "1", "2", "4", "5", "6", "7", "8", "9"]
+
+
+def test_kill_of_a_done_task() -> None:
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(tasks.add, 1, 1)
+        assert future.result() == 2
+        assert future.kill() is False
+        assert future.result() == 2
+        assert not future.cancelled()
+
+
+def test_kill_leaves_what_waits_behind_unharmed(gate: Gate, marks: Marks) -> None:
+    with ForkPoolExecutor(1) as ex:
+        running = ex.submit(tasks.enter, gate)
+        gate.wait_inside()
+        words = [str(number) for number in range(20)]
+        waiting = [ex.submit(tasks.leave_mark, marks, word) for word in words]
+        assert running.kill()
+        assert [future.result() for future in waiting] == words
+    assert marks.words() == words
+
+
+def test_kill_twice_from_many_threads(gate: Gate) -> None:
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(tasks.enter, gate)
+        gate.wait_inside()
+        threads = [threading.Thread(target=future.kill) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wait([future]).done == {future}
+        assert future.cancelled()
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+def test_kill_races_with_the_end_of_the_task(marks: Marks) -> None:
+    """Cancelled or a result, never something else, and the next task is never the one that is killed."""
+    with ForkPoolExecutor(2) as ex:
+        for number in range(200):
+            future = ex.submit(tasks.add, number, 1)
+            behind = ex.submit(tasks.leave_mark, marks, str(number))
+            killed = future.kill()
+            assert wait([future]).done == {future}
+            assert future.cancelled() or (not killed and future.result() == number + 1)
+            assert behind.result() == str(number)
+    assert marks.words() == [str(number) for number in range(200)]
+
+
+def test_cancel_never_lies(marks: Marks) -> None:
+    """cancel() returned True: the task never runs. False: it has a result."""
+    with ForkPoolExecutor(2) as ex:
+        futures = [ex.submit(tasks.leave_mark, marks, str(number)) for number in range(2000)]
+        cancelled = {str(number) for number, future in enumerate(futures) if number % 3 == 0 and future.cancel()}
+        wait(futures)
+        assert {str(number) for number, future in enumerate(futures) if future.cancelled()} == cancelled
+    assert sorted(marks.words()) == sorted({str(number) for number in range(2000)} - cancelled)
+
+
+def test_cancel_of_what_waits_behind_a_stuck_task(gate: Gate, marks: Marks) -> None:
+    with ForkPoolExecutor(1) as ex:
+        ex.submit(tasks.enter, gate)
+        gate.wait_inside()
+        waiting = [ex.submit(tasks.leave_mark, marks, str(number)) for number in range(20)]
+        assert [future.cancel() for future in waiting] == [True] * 20
+        gate.open_for_all()
+    assert marks.words() == []
+
+
+def test_kill_signal_comes_through_no_matter_what_the_worker_blocks(gate: Gate) -> None:
+    def block_and_enter(gate: Any) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.nice(19)
+        gate.enter()
+
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(block_and_enter, gate)
+        gate.wait_inside()
+        assert future.kill()
+        assert wait([future]).done == {future}
+        assert future.cancelled()

@@ -1,0 +1,119 @@
+"""Nobody outlives the host: {what the worker does} x {server alive, killed first} x {how the host ends}.
+
+Failure table: "host killed (SIGKILL)", "host ends by SIGTERM, SIGHUP, os._exit, execv, segfault".
+The wait for the end is for a fact, bounded by an alarm that is far above what the kernel needs.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.gate import Gate
+from tests.support.script import Script
+
+Start = Callable[..., Script]
+
+PROGRAM = """
+import forkpool, signal, time
+from tests.support import tasks
+from tests.support.gate import GateInTask
+gate = GateInTask(sys.argv[1], sys.argv[2])
+ending = GateInTask(sys.argv[3], sys.argv[4])
+what, how = sys.argv[5:]
+
+def close_fds_and_be_busy():
+    gate.tell()
+    os.closerange(0, 1 << 20)
+    tasks.busy_in_python()
+
+def daemon_thread():
+    import threading
+    threading.Thread(target=tasks.busy_in_python, daemon=True).start()
+    gate.tell()
+    threading.Event().wait()
+
+TASKS = {
+    "idle": lambda: gate.tell(),
+    "waits": lambda: gate.enter(),
+    "busy in C": lambda: (gate.tell(), tasks.busy_in_c()),
+    "stopped": lambda: (gate.tell(), tasks.stop_myself()),
+    "closed fds": close_fds_and_be_busy,
+    "own child": lambda: tasks.start_child(gate),
+    "thread": daemon_thread,
+}
+ex = forkpool.ForkPoolExecutor(1)
+future = ex.submit(TASKS[what])
+ending.enter()
+if how == "SIGKILL":
+    os.kill(os.getpid(), signal.SIGKILL)
+if how == "os._exit":
+    os._exit(0)
+if how == "execv":
+    os.execv("/bin/true", ["true"])
+if how == "SIGKILL with a fork child":
+    if os.fork() == 0:
+        ending.tell(os.getpid())
+        gate.wait_go()
+        os._exit(0)
+    ending.wait_go()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def ending(tmp_path: Path, nothing_is_left: None) -> Iterator[Gate]:
+    """Where the program waits to be told to end."""
+    gate = Gate(tmp_path, "ending")
+    yield gate
+    gate.close()
+
+
+WHATS = ["idle", "waits", "busy in C", "stopped", "closed fds", "own child", "thread"]
+HOWS = ["SIGKILL", "os._exit", "execv", "SIGKILL with a fork child"]
+SERVERS = ["server alive", "server killed"]
+# Left out: nobody holds the lifeline of a worker that closed every descriptor and whose server is dead. A host that lives
+# kills such a worker within a moment (its channel is closed); one that ends in that moment does not. The failure table says so.
+CELLS = [(what, server) for what in WHATS for server in SERVERS if (what, server) != ("closed fds", "server killed")]
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(("what", "server"), CELLS)
+def test_nobody_outlives_the_host(start: Start, gate: Gate, ending: Gate, what: str, server: str, how: str) -> None:
+    script = start(PROGRAM, args=[gate.inside_path, gate.go_path, ending.inside_path, ending.go_path, what, how])
+    seen = gate.wait_inside()
+    assert ending.wait_inside() == script.pid
+    if what == "stopped":
+        processes.wait_state(seen, "T")
+    if server == "server killed":
+        kill_server(seen)
+    ending.release()
+    if how == "SIGKILL with a fork child":
+        child = ending.wait_inside()
+        ending.release()
+        processes.wait_exit(script.pid)
+        wait_all_but(child)
+        gate.open_for_all()
+        processes.wait_exit(child)
+    script.finish(status=None)
+    processes.wait_none_marked()
+
+
+def kill_server(pid: int) -> None:
+    """The server is the ancestor of this worker, or of its child, that leads its own session and is no worker."""
+    host = {stat.pid for stat in map(processes.read_stat, processes.marked()) if stat and stat.parent == os.getpid()}
+    stat = processes.read_stat(pid)
+    while stat is not None and stat.parent not in host:
+        stat = processes.read_stat(stat.parent)
+    assert stat is not None
+    os.kill(stat.pid, signal.SIGKILL)
+    processes.wait_exit(stat.pid)
+
+
+def wait_all_but(child: int) -> None:
+    while left := {pid for pid in processes.marked() if pid != child and not processes.has_ended(pid)}:
+        for pid in left:
+            processes.wait_exit(pid)

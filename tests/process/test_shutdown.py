@@ -1,0 +1,306 @@
+"""The end of a pool: shutdown in all its forms, the end of the interpreter, garbage collection, and nothing left.
+
+Rows "interpreter exits with work pending", "executor garbage-collected", "shutdown(cancel_futures=True) while others
+wait()", "shutdown(wait=False) ... twice, from a callback, from two threads, in a storm of submits".
+"""
+
+import gc
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, as_completed, wait
+from typing import Any
+
+import pytest
+
+from forkpool import ForkPoolExecutor, WorkerCrashedError
+from tests.support import processes, tasks
+from tests.support.gate import Gate, Marks
+from tests.support.leaks import open_fds
+from tests.support.script import Script
+
+Start = Callable[..., Script]
+
+
+def test_nothing_is_left_when_shutdown_returns() -> None:
+    """At once, not a moment later, and while the executor and its futures are still referenced."""
+    before = (open_fds(), set(threading.enumerate()), processes.children())
+    ex = ForkPoolExecutor(3)
+    futures = [ex.submit(tasks.add, n, n) for n in range(30)]
+    futures.append(ex.submit(tasks.leave, 3))
+    server = ex.submit(os.getppid).result()
+    ex.shutdown()
+    assert (open_fds(), set(threading.enumerate()), processes.children()) == before
+    assert processes.marked() == set()
+    assert processes.has_ended(server)
+    assert len(futures) == 31
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.alarm(180)])], ids=["50", "500"])
+def test_crash_and_recover_again_and_again(count: int) -> None:
+    """Fds and threads stay flat."""
+    with ForkPoolExecutor(1) as ex:
+        assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+        fds, threads = len(open_fds()), len(os.listdir("/proc/self/task"))
+        server = ex.submit(os.getppid).result()
+        server_fds = len(os.listdir(f"/proc/{server}/fd"))
+        for number in range(count):
+            assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
+            assert ex.submit(tasks.add, number, 1).result() == number + 1
+        assert (len(open_fds()), len(os.listdir("/proc/self/task"))) == (fds, threads)
+        assert len(os.listdir(f"/proc/{server}/fd")) == server_fds
+        assert len(processes.children(server)) == 1
+
+
+def test_many_pools_one_after_the_other() -> None:
+    before = open_fds()
+    for number in range(15):
+        with ForkPoolExecutor(2) as ex:
+            assert ex.submit(tasks.add, number, 1).result() == number + 1
+    del ex
+    gc.collect()
+    assert open_fds() == before
+
+
+def test_cancelling_shutdown_tells_those_who_wait(gate: Gate, marks: Marks) -> None:
+    ex = ForkPoolExecutor(1)
+    running = ex.submit(tasks.enter, gate, "ran")
+    gate.wait_inside()
+    queued = [ex.submit(tasks.leave_mark, marks, str(n)) for n in range(20)]
+    found: dict[str, Any] = {}
+    waiters = [
+        threading.Thread(target=lambda: found.update(wait=wait(queued))),
+        threading.Thread(target=lambda: found.update(completed=list(as_completed(queued)))),
+        threading.Thread(target=lambda: found.update(error=_error_of(queued[7]))),
+    ]
+    for waiter in waiters:
+        waiter.start()
+    ex.shutdown(wait=False, cancel_futures=True)
+    for waiter in waiters:
+        waiter.join()
+    assert not running.done()
+    assert found["wait"].not_done == set()
+    assert set(found["completed"]) == set(queued)
+    assert found["error"] is CancelledError
+    assert all(future.cancelled() for future in queued)
+    gate.open_for_all()
+    assert running.result() == "ran"
+    ex.shutdown()
+    assert marks.words() == []
+
+
+def _error_of(future: Any) -> Any:
+    try:
+        return future.result()
+    except BaseException as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"wait": False}, {"cancel_futures": True}, {"wait": False, "cancel_futures": True}])
+def test_shutdown_in_a_storm_of_submits(arguments: dict[str, bool]) -> None:
+    """Every future that was handed out ends; every submit afterwards is refused."""
+    ex = ForkPoolExecutor(2)
+    assert ex.submit(tasks.add, 1, 1).result() == 2
+    futures: list[Any] = []
+    refused: list[int] = []
+    started = threading.Barrier(5)
+
+    def storm() -> None:
+        started.wait()
+        try:
+            while True:
+                futures.append(ex.submit(tasks.add, 1, 1))
+        except RuntimeError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=storm) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    while not futures:
+        os.sched_yield()
+    ex.shutdown(**arguments)
+    for thread in threads:
+        thread.join()
+    assert wait(futures).not_done == set()
+    assert len(refused) == 4
+    assert all(future.cancelled() or future.result() == 2 for future in futures)
+    ex.shutdown()
+
+
+def test_shutdown_in_the_middle_of_a_crash(gate: Gate) -> None:
+    ex = ForkPoolExecutor(2)
+    crashing = [ex.submit(tasks.enter_then, gate, tasks.leave, 3) for _ in range(2)]
+    behind = [ex.submit(tasks.add, n, n) for n in range(10)]
+    for _ in crashing:
+        gate.wait_inside()
+    ex.shutdown(wait=False)
+    gate.open_for_all()
+    assert [type(future.exception()) for future in crashing] == [WorkerCrashedError] * 2
+    assert [future.result() for future in behind] == [2 * n for n in range(10)]
+
+
+def test_shutdown_with_a_stopped_idle_worker() -> None:
+    import signal
+
+    ex = ForkPoolExecutor(1, grace_period=0.2)
+    pid = ex.submit(tasks.pid).result()
+    os.kill(pid, signal.SIGSTOP)
+    processes.wait_state(pid, "T")
+    ex.shutdown()
+    assert processes.has_ended(pid)
+
+
+def test_shutdown_right_after_the_first_submit() -> None:
+    for _ in range(10):
+        ex = ForkPoolExecutor(1)
+        future = ex.submit(tasks.add, 1, 1)
+        ex.shutdown()
+        assert future.result() == 2
+
+
+def test_cancelling_shutdown_right_after_the_first_submit() -> None:
+    for _ in range(10):
+        ex = ForkPoolExecutor(1)
+        future = ex.submit(tasks.add, 1, 1)
+        ex.shutdown(cancel_futures=True)
+        assert future.cancelled() or future.result() == 2
+
+
+@pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
+def test_stopping_all_workers(method: str, gate: Gate, marks: Marks) -> None:
+    ex = ForkPoolExecutor(2)
+    running = [ex.submit(tasks.enter, gate) for _ in range(2)]
+    pids = [gate.wait_inside() for _ in running]
+    queued = [ex.submit(tasks.leave_mark, marks, str(n)) for n in range(5)]
+    getattr(ex, method)()
+    for pid in pids:
+        processes.wait_exit(pid)
+    assert wait([*running, *queued]).not_done == set()
+    with pytest.raises(RuntimeError):
+        ex.submit(tasks.add, 1, 1)
+    ex.shutdown()
+    assert marks.words() == []
+
+
+def test_garbage_collected_pool_finishes_its_work_and_ends(gate: Gate, marks: Marks) -> None:
+    ex = ForkPoolExecutor(1)
+    futures = [ex.submit(tasks.enter, gate, "ran"), *(ex.submit(tasks.leave_mark, marks, str(n)) for n in range(5))]
+    worker = gate.wait_inside()
+    del ex
+    gc.collect()
+    gate.open_for_all()
+    assert [future.result() for future in futures] == ["ran", "0", "1", "2", "3", "4"]
+    processes.wait_exit(worker)
+
+
+def test_garbage_collected_pool_without_anybody_who_waits(gate: Gate, marks: Marks) -> None:
+    ex = ForkPoolExecutor(1)
+    ex.submit(tasks.enter, gate)
+    worker = gate.wait_inside()
+    for number in range(5):
+        ex.submit(tasks.leave_mark, marks, str(number))
+    del ex
+    gc.collect()
+    gate.open_for_all()
+    processes.wait_exit(worker)
+    assert marks.words() == ["0", "1", "2", "3", "4"]
+
+
+EXIT_PROGRAM = """
+import forkpool, threading
+from tests.support import tasks
+from tests.support.gate import Marks
+marks = Marks(sys.argv[1])
+ex = forkpool.ForkPoolExecutor(2)
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "-c", "stdin"])
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [("", 0), ("sys.exit(3)", 3), ("raise SystemExit", 0), ("raise ValueError('mine')", 1), ("del ex", 0)],
+)
+def test_interpreter_exits_with_work_pending(start: Start, marks: Marks, how: str, end: str, status: int) -> None:
+    script = start(
+        f"""{EXIT_PROGRAM}
+for number in range(30):
+    ex.submit(tasks.leave_mark, marks, str(number))
+{end}
+""",
+        how,
+        args=[marks.path],
+    ).finish(status=status)
+    assert sorted(map(int, marks.words())) == list(range(30))
+    assert ("ValueError" in script.errors) == ("ValueError" in end)
+    assert script.errors.count("Traceback") == ("ValueError" in end)
+    processes.wait_none_marked()
+
+
+def test_interpreter_exits_with_a_crash_and_a_new_worker_needed(start: Start, marks: Marks) -> None:
+    """The drain at exit can start a worker, and a fork server, without starting a thread (3.12 refuses)."""
+    start(
+        f"""{EXIT_PROGRAM}
+server = ex.submit(os.getppid).result()
+os.kill(server, 9)
+for number in range(20):
+    ex.submit(os._exit, 3) if number % 5 == 0 else ex.submit(tasks.leave_mark, marks, str(number))
+""",
+        args=[marks.path],
+    ).finish()
+    assert sorted(map(int, marks.words())) == [n for n in range(20) if n % 5]
+
+
+def test_callbacks_at_exit_may_submit_or_are_refused(start: Start, marks: Marks) -> None:
+    script = start(
+        f"""{EXIT_PROGRAM}
+def again(future):
+    try:
+        ex.submit(tasks.leave_mark, marks, "again")
+    except RuntimeError:
+        mark("refused")
+ex.submit(tasks.leave_mark, marks, "first").add_done_callback(again)
+""",
+        args=[marks.path],
+    ).finish()
+    assert marks.words()[0] == "first"
+    assert ("again" in marks.words()) != bool(script.all("refused"))
+
+
+def test_exit_of_a_thread_that_made_the_pool(start: Start) -> None:
+    """PR_SET_PDEATHSIG would fire when the thread that forked ends; the pool must not care."""
+    script = start("""
+import forkpool, threading
+pools = []
+def make():
+    ex = forkpool.ForkPoolExecutor(1)
+    pools.append((ex, ex.submit(os.getpid).result()))
+thread = threading.Thread(target=make)
+thread.start()
+thread.join()
+ex, pid = pools[0]
+mark("same", ex.submit(os.getpid).result() == pid)
+ex.shutdown()
+""").finish()
+    assert script.value("same") == "True"
+
+
+def test_daemon_thread_that_uses_the_pool_at_exit(start: Start) -> None:
+    script = start("""
+import forkpool, threading
+ex = forkpool.ForkPoolExecutor(2)
+started = threading.Event()
+def use():
+    try:
+        while True:
+            ex.submit(abs, -1).result()
+            started.set()
+    except BaseException:
+        pass
+threading.Thread(target=use, daemon=True).start()
+started.wait()
+mark("leaving")
+""").finish()
+    assert script.all("leaving") == [""]
+    processes.wait_none_marked()

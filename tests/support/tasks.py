@@ -1,0 +1,184 @@
+"""Tasks that tests submit. A worker imports this module, so it imports next to nothing.
+
+Runs in: workers.
+"""
+
+import os
+import signal
+from typing import Any
+
+from tests.support.gate import GateInTask, Marks
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def identity(value: Any) -> Any:
+    return value
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def call(do: Any, *args: Any) -> Any:
+    return do(*args)
+
+
+def raise_this(error: BaseException) -> None:
+    raise error
+
+
+def raise_new(kind: type[BaseException], *args: Any) -> None:
+    """As raise_this, without an exception in the test whose traceback would hold the frames of the host."""
+    raise kind(*args)
+
+
+def segfault() -> None:
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def segfault_of_faulthandler() -> None:
+    import faulthandler
+
+    faulthandler._sigsegv()  # type: ignore[attr-defined]
+
+
+def abort() -> None:
+    os.abort()
+
+
+def kill_myself(signum: int = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), signum)
+
+
+def stop_myself() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def enter(gate: GateInTask, value: Any = None) -> Any:
+    """Wait in the gate, then return the value."""
+    gate.enter()
+    return value
+
+
+def enter_then(gate: GateInTask, do: Any, *args: Any) -> Any:
+    gate.enter()
+    return do(*args)
+
+
+def tell_then(gate: GateInTask, do: Any, *args: Any) -> Any:
+    gate.tell()
+    return do(*args)
+
+
+def leave_mark(marks: Marks, word: str) -> str:
+    marks.add(word)
+    return word
+
+
+def busy_in_c() -> None:
+    """Never come back from one C call that keeps the GIL."""
+    import collections
+    import itertools
+
+    collections.deque(itertools.repeat(None), maxlen=0)
+
+
+def busy_in_python() -> None:
+    while True:
+        pass
+
+
+def swallow_everything() -> None:
+    while True:
+        try:
+            signal.pause()
+        except BaseException:
+            continue
+
+
+def start_child(gate: GateInTask) -> None:
+    """Start a process that lives until it is killed, tell its pid through the gate, wait for it."""
+    import subprocess
+
+    child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
+    gate.tell(child.pid)
+    child.wait()
+
+
+def leave_a_thread(gate: GateInTask, do: Any, *args: Any) -> int:
+    """Return the pid; a thread stays behind and does it when the gate is opened."""
+    import threading
+
+    def wait_and_do() -> None:
+        gate.wait_go()
+        do(*args)
+
+    threading.Thread(target=wait_and_do, daemon=True).start()
+    return os.getpid()
+
+
+class DoesWhileUnpickled:
+    """As an argument or a result: calls a function when it is unpickled."""
+
+    def __init__(self, do: Any, *args: Any) -> None:
+        self.do = do
+        self.args = args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.do, self.args
+
+
+class DoesWhilePickled:
+    """As a result: calls a function when it is pickled."""
+
+    def __init__(self, do: Any, *args: Any) -> None:
+        self.do = do
+        self.args = args
+
+    def __getstate__(self) -> Any:
+        self.do(*self.args)
+        return None
+
+
+def does_while_unpickled(do: Any, *args: Any) -> DoesWhileUnpickled:
+    return DoesWhileUnpickled(do, *args)
+
+
+def does_while_pickled(do: Any, *args: Any) -> DoesWhilePickled:
+    return DoesWhilePickled(do, *args)
+
+
+class TwoArguments(Exception):
+    """Pickles, but cannot be unpickled in the standard way: `args` has one entry."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class HoldsALock(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self, text: str) -> None:
+        import threading
+
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+def raise_two_arguments() -> None:
+    raise TwoArguments(7, "seven")
+
+
+def raise_holder() -> None:
+    raise HoldsALock("held")

@@ -1,0 +1,59 @@
+"""What a type checker must infer of the public names. Never run: `test_inference.py` gives it to mypy."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from pickle import PicklingError
+from typing import assert_type
+
+from forkpool import (
+    ForkFuture,
+    ForkPoolExecutor,
+    InitializerError,
+    PoolBrokenError,
+    SerializationError,
+    TaskTimeoutError,
+    WorkerCrashedError,
+)
+
+
+def join(text: str, *, times: int = 1) -> list[str]:
+    return [text] * times
+
+
+pool = ForkPoolExecutor(2)
+
+assert_type(pool.submit(len, "x"), ForkFuture[int])
+assert_type(pool.submit(len, "x").result(), int)
+assert_type(pool.submit(join, "x", times=2), ForkFuture[list[str]])
+assert_type(pool.submit(lambda: "x").result(timeout=1), str)
+assert_type(pool.submit(len, "x").kill(), bool)
+assert_type(pool.map(len, ["x"], timeout=1.0, chunksize=2, buffersize=3), Iterator[int])
+assert_type(pool.options(timeout=2.5, name="thumb").submit(len, "x"), ForkFuture[int])
+assert_type(pool.options(timeout=2.5).map(len, ["x"]), Iterator[int])
+
+future: Future[int] = pool.submit(len, "x")
+executor: Executor = pool
+view: Executor = pool.options(timeout=1)
+with ForkPoolExecutor() as entered:
+    assert_type(entered, ForkPoolExecutor)
+
+pool.submit(join, times=2)  # type: ignore[call-arg]  # `text` is missing
+pool.submit(join, 3)  # type: ignore[arg-type]  # not a str
+pool.options(2.5)  # type: ignore[call-arg]  # options are named
+ForkPoolExecutor(pin="auto")  # type: ignore[call-arg]  # no such option
+
+broken: list[type[BrokenProcessPool]] = [WorkerCrashedError, PoolBrokenError, InitializerError]
+late: type[TimeoutError] = TaskTimeoutError
+unpicklable: type[PicklingError] = SerializationError
+
+
+def facts(error: WorkerCrashedError) -> None:
+    assert_type(error.pid, int)
+    assert_type(error.exitcode, int | None)
+    assert_type(error.signal, str | None)
+    assert_type(error.peak_rss, int | None)
+    assert_type(error.seconds, float)
+    assert_type(error.may_have_run, str)
+    assert_type(error.crash_traceback, str | None)
+    assert_type(error.pool_usable, bool)

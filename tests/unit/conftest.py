@@ -1,0 +1,47 @@
+"""Fixtures of the payload tests: a fresh interpreter that plays the worker, and a notebook whose cells nobody can import."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import types
+from collections.abc import Iterator
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from tests.unit.worker_process import Worker
+
+
+class Notebook:
+    """A module that exists in `sys.modules` only, filled cell by cell."""
+
+    def __init__(self, name: str) -> None:
+        self.module = types.ModuleType(name)
+        self.cells = 0
+
+    def cell(self, source: str) -> Notebook:
+        """Run a cell in the module's namespace."""
+        self.cells += 1
+        name = f"<{self.module.__name__}-{self.cells}>"
+        linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+        exec(compile(dedent(source), name, "exec", dont_inherit=True), self.module.__dict__)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+
+@pytest.fixture
+def notebook() -> Iterator[Notebook]:
+    made = Notebook("notebook_for_tests")
+    sys.modules["notebook_for_tests"] = made.module
+    yield made
+    del sys.modules["notebook_for_tests"]
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    with Worker() as process:
+        yield process

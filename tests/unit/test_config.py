@@ -1,0 +1,147 @@
+"""What the constructor and options() accept, and the exact words for what they do not.
+
+Runs in: pytest; pure.
+"""
+
+import dataclasses
+import math
+import multiprocessing
+import os
+from typing import Any
+
+import pytest
+
+from forkpool.config import PoolConfig, TaskOptions, check_context, pool_config, task_options, usable_cpus
+
+GOOD: dict[str, Any] = {
+    "max_workers": 2,
+    "mp_context": None,
+    "initializer": None,
+    "initargs": (),
+    "max_tasks_per_child": None,
+    "env": None,
+    "serializer": "auto",
+    "grace_period": 5.0,
+}
+
+
+def config(**changes: Any) -> PoolConfig:
+    return pool_config(**{**GOOD, **changes})
+
+
+class Index:
+    """As numpy's integers: no int, but one can be had."""
+
+    def __index__(self) -> int:
+        return 3
+
+
+FORK = (
+    'mp_context "fork" means workers that inherit this process\'s state, and forkpool never forks your process. '
+    "Leave mp_context out: functions, closures and globals are shipped by value; see 'Coming from fork' in the docs."
+)
+BAD = [
+    ({"max_workers": 0}, ValueError, "max_workers must be greater than 0"),
+    ({"max_workers": -1}, ValueError, "max_workers must be greater than 0"),
+    ({"max_workers": 1.5}, TypeError, "max_workers must be an int or None, not float"),
+    ({"max_workers": "2"}, TypeError, "max_workers must be an int or None, not str"),
+    ({"max_workers": True}, TypeError, "max_workers must be an int or None, not bool"),
+    ({"max_workers": int}, TypeError, "max_workers must be an int or None, not type"),
+    ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child must be greater than 0"),
+    ({"max_tasks_per_child": 1.0}, TypeError, "max_tasks_per_child must be an int or None, not float"),
+    ({"initializer": 3}, TypeError, "initializer must be a callable"),
+    ({"initargs": 3}, TypeError, "initargs must be a tuple, not int; one argument is written (x,)"),
+    ({"mp_context": "fork"}, ValueError, FORK),
+    ({"mp_context": multiprocessing.get_context("fork")}, ValueError, FORK),
+    ({"mp_context": "thread"}, ValueError, "mp_context must be None, \"forkserver\" or \"spawn\", not 'thread'"),
+    ({"mp_context": 3}, TypeError, "mp_context must be a multiprocessing context or None, not int"),
+    ({"serializer": "dill"}, ValueError, "serializer must be one of 'auto', 'pickle', 'cloudpickle', not 'dill'"),
+    ({"serializer": ["auto"]}, ValueError, "serializer must be one of 'auto', 'pickle', 'cloudpickle', not ['auto']"),
+    ({"env": "A=1"}, TypeError, "env must be a mapping of str to str, not str"),
+    ({"env": {"A": 1}}, TypeError, "env must be a mapping of str to str; found 'A': 1"),
+    ({"env": {1: "A"}}, TypeError, "env must be a mapping of str to str; found 1: 'A'"),
+    ({"env": {"A=B": "c"}}, ValueError, "env has an entry that no environment can hold: 'A=B': 'c'"),
+    ({"env": {"": "c"}}, ValueError, "env has an entry that no environment can hold: '': 'c'"),
+    ({"env": {"A": "\0"}}, ValueError, "env has an entry that no environment can hold: 'A': '\\x00'"),
+    ({"grace_period": -0.1}, ValueError, "grace_period must be 0 or more seconds, not -0.1"),
+    ({"grace_period": math.nan}, ValueError, "grace_period must be 0 or more seconds, not nan"),
+    ({"grace_period": "5"}, TypeError, "grace_period must be a number of seconds, not str"),
+    ({"grace_period": None}, TypeError, "grace_period must be a number of seconds, not NoneType"),
+    ({"grace_period": True}, TypeError, "grace_period must be a number of seconds, not bool"),
+    ({"grace_period": 10**400}, ValueError, f"grace_period must be 0 or more seconds, not {10**400}"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "message"), BAD, ids=[str(bad[0])[:40] for bad in BAD])
+def test_a_bad_argument_is_named(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        config(**arguments)
+    assert type(caught.value) is kind
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"timeout": 0}, ValueError, "timeout must be more than 0 seconds, not 0"),
+        ({"timeout": -1}, ValueError, "timeout must be more than 0 seconds, not -1"),
+        ({"timeout": math.nan}, ValueError, "timeout must be more than 0 seconds, not nan"),
+        ({"timeout": "1"}, TypeError, "timeout must be a number of seconds, not str"),
+        ({"name": 3}, TypeError, "name must be a str or None, not int"),
+    ],
+)
+def test_a_bad_option_is_named(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        task_options(**{"timeout": None, "name": None, **arguments})
+    assert str(caught.value) == message
+
+
+def test_defaults() -> None:
+    made = config(max_workers=None)
+    assert made.max_workers == usable_cpus() == len(os.sched_getaffinity(0))
+    assert dataclasses.asdict(config()) == {
+        "max_workers": 2,
+        "initializer": None,
+        "initargs": (),
+        "max_tasks_per_child": None,
+        "env": None,
+        "serializer": "auto",
+        "grace_period": 5.0,
+    }
+    assert task_options(None, None) == TaskOptions()
+
+
+def test_what_is_given_is_taken() -> None:
+    made = config(max_workers=Index(), initializer=print, initargs=["a", 1], max_tasks_per_child=Index(), grace_period=0)
+    assert (made.max_workers, made.initializer, made.initargs) == (3, print, ("a", 1))
+    assert (made.max_tasks_per_child, made.grace_period) == (3, 0.0)
+    assert type(made.max_workers) is int
+    assert task_options(2, "thumb") == TaskOptions(2.0, "thumb")
+    assert task_options(math.inf, None).timeout == math.inf
+
+
+def test_env_is_a_copy_that_nobody_changes() -> None:
+    mine = {"A": "1"}
+    made = config(env=mine)
+    mine["A"] = "2"
+    assert made.env == {"A": "1"}
+    with pytest.raises(TypeError):
+        made.env["A"] = "3"  # type: ignore[index]
+
+
+def test_options_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config().max_workers = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("context", [None, "spawn", "forkserver"])
+def test_contexts_that_mean_our_own_server(context: str | None) -> None:
+    check_context(context)
+    if context is not None:
+        check_context(multiprocessing.get_context(context))
+
+
+def test_without_affinity_the_cpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cpus() == 1

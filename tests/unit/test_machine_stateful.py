@@ -1,0 +1,454 @@
+"""The pool's decisions against a host in which anything happens at any time.
+
+Runs in: pytest, with hypothesis. `Host` is a world of pretended workers: each has a pipe with what it was sent, may take a
+task, answer, be stopped, die; the host learns of it later, in another order than it happened, as far as the rules of
+`PoolMachine` allow. What the machine asks for is carried out as the supervisor does it, and each action is judged by what is
+true in that world (who really took the task? was it ever begun?), not by what the machine believes.
+The teardown closes the pool and lets everything end that can: each task must have ended exactly once then, and FINISHED must
+have come exactly once. So a stall is found in whatever state the rules have reached.
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from forkpool._core.machine import MAX_AHEAD, PoolMachine
+from forkpool._core.states import Task, Verdict, Worker, WorkerState
+
+GRACE_S = 5.0
+SHORT_S = 0.00001
+TASK_NAMES = ["short", "other", "long"]
+
+
+@dataclass
+class Call:
+    """The truth about one task."""
+
+    task: Task | None = None
+    claimed: bool = False
+    cancelled: bool = False  # by its user, while it was pending
+    kill_asked: bool = False
+    began_in: list[int] = field(default_factory=list)  # generations of the workers that took it
+    ends: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Process:
+    """The truth about one worker."""
+
+    worker: Worker
+    born: bool = False
+    dead: bool = False
+    kill_signal: bool = False
+    asked_to_leave: bool = False
+    pipe: deque[Task] = field(default_factory=deque)
+    holds: Task | None = None  # taken, not answered
+    started_at: float = 0.0
+    answers: deque[Task] = field(default_factory=deque)  # written, not read by the host
+
+    @property
+    def is_busy_with(self) -> list[Task]:
+        """What the host has sent and not seen the end of, in order."""
+        return [*self.answers, *([self.holds] if self.holds else []), *self.pipe]
+
+
+class Host(RuleBasedStateMachine):
+    @initialize(max_workers=st.integers(1, 3), max_tasks=st.one_of(st.none(), st.integers(1, 3)), lazy=st.booleans())
+    def make(self, max_workers: int, max_tasks: int | None, lazy: bool) -> None:
+        self.now = 1000.0
+        self.forks_late = lazy  # a worker that is to end before it was forked never is
+        self.max_workers = max_workers
+        self.machine = PoolMachine(
+            max_workers,
+            max_tasks_per_child=max_tasks,
+            grace_s=GRACE_S,
+            try_start=self.try_start,
+            put_back=self.put_back,
+            started_at=self.started_at,
+        )
+        self.calls: list[Call] = []
+        self.processes: dict[int, Process] = {}
+        self.seq = 0
+        self.finished = 0
+        self.closed = self.aborted = self.stopped = self.was_broken = False
+
+    # --- what the machine asks the host
+
+    def call(self, task: Task) -> Call:
+        call: Call = task.future
+        return call
+
+    def try_start(self, task: Task) -> bool:
+        call = self.call(task)
+        assert not call.claimed, "claimed twice"
+        assert not call.ends, "started after its end"
+        if call.cancelled:
+            return False
+        call.claimed = True
+        return True
+
+    def put_back(self, task: Task) -> None:
+        call = self.call(task)
+        assert call.claimed
+        assert not call.began_in
+        call.claimed = False
+
+    def started_at(self, worker: Worker) -> float | None:
+        process = self.processes[worker.generation]
+        return process.started_at if process.holds is worker.tasks[0] else None
+
+    # --- what the machine tells the host to do
+
+    def step(self) -> None:
+        """One turn of the supervisor's loop, after the facts."""
+        due = self.machine.next_time()
+        if due is not None and due <= self.now:
+            self.machine.on_time(self.now)
+        self.machine.dispatch(self.now)
+        while self.machine.actions:
+            self.act()
+            self.machine.dispatch(self.now)
+        self.check_no_stall()
+
+    def act(self) -> None:
+        while self.machine.actions:
+            actions, self.machine.actions = self.machine.actions, []
+            for verb, worker, task in actions:
+                getattr(self, f"do_{verb.name.lower()}")(worker, task)
+
+    def do_spawn(self, worker: Worker, _: None) -> None:
+        assert worker.generation not in self.processes
+        seated = [p.worker.slot for p in self.processes.values() if not p.dead and p.worker.owns_slot]
+        assert worker.slot not in seated
+        assert 0 <= worker.slot < self.max_workers
+        assert not self.stopped, "a worker is started after everything was stopped"
+        self.processes[worker.generation] = Process(worker)
+
+    def do_send(self, worker: Worker, task: Task) -> None:
+        process, call = self.processes[worker.generation], self.call(task)
+        assert process.born
+        assert not process.dead or worker.generation in self.machine.workers
+        assert not process.kill_signal
+        assert not process.asked_to_leave
+        assert call.claimed
+        assert not call.began_in, "run twice"
+        assert not call.ends
+        assert all(task not in other.is_busy_with for other in self.processes.values()), "sent twice"
+        ahead = process.is_busy_with
+        assert len(ahead) <= MAX_AHEAD
+        assert not ahead or all(other.timeout is None for other in (*ahead, task))
+        self.seq += 1
+        task.seq = self.seq
+        process.pipe.append(task)
+        self.machine.on_sent(worker, self.now)
+
+    def do_recall(self, worker: Worker, _: None) -> None:
+        if worker.generation in self.machine.workers:
+            self.machine.on_recalled(worker, self.take_from_pipe(worker), alive=True)
+
+    def take_from_pipe(self, worker: Worker) -> list[int]:
+        pipe = self.processes[worker.generation].pipe
+        seqs = [task.seq for task in pipe]
+        pipe.clear()
+        return seqs
+
+    def do_stop(self, worker: Worker, _: None) -> None:
+        process = self.processes[worker.generation]
+        assert not process.is_busy_with
+        process.asked_to_leave = True
+        self.perhaps_never_fork(process)
+
+    def perhaps_never_fork(self, process: Process) -> None:
+        if self.forks_late and not process.born and not process.dead:
+            process.dead = True
+            self.machine.on_not_spawned(process.worker)
+
+    def do_kill(self, worker: Worker, _: None) -> None:
+        process = self.processes[worker.generation]
+        if worker.state is WorkerState.GONE:
+            return  # the news came between the decision and now
+        assert not process.kill_signal
+        process.kill_signal = True
+        if not self.stopped and worker.doom in (Verdict.KILLED, Verdict.TIMED_OUT):
+            # None is left if the answer was read since the decision.
+            assert [task.verdict for task in worker.tasks] in ([], [worker.doom])
+            assert process.is_busy_with == list(worker.tasks), "the signal might hit another task"
+        self.perhaps_never_fork(process)
+
+    def do_end(self, worker: Worker | None, task: Task) -> None:
+        call = self.call(task)
+        assert not call.ends, "ended twice"
+        assert task.verdict is not None
+        call.ends.append(task.verdict.name)
+        getattr(self, f"judge_{task.verdict.name.lower()}")(call, worker)
+
+    def do_finished(self, _: None, __: None) -> None:
+        assert self.closed
+        assert not self.machine.workers
+        self.finished += 1
+
+    # --- was the verdict just?
+
+    def judge_crashed(self, call: Call, worker: Worker) -> None:
+        process = self.processes[worker.generation]
+        assert process.dead
+        assert process.holds is call.task, "blamed without being run there"
+        assert not process.worker.terminated
+        assert not process.kill_signal
+
+    def judge_timed_out(self, call: Call, worker: Worker) -> None:
+        process = self.processes[worker.generation]
+        assert process.holds is call.task
+        assert process.kill_signal
+        assert call.task is not None
+        assert call.task.timeout is not None
+        assert self.now >= process.started_at
+
+    def judge_killed(self, call: Call, worker: Worker | None) -> None:
+        if worker is None:
+            assert not call.began_in
+            assert call.kill_asked
+        else:
+            process = self.processes[worker.generation]
+            assert process.dead
+            assert process.holds is call.task
+            assert call.kill_asked or self.aborted
+
+    def judge_pool_killed(self, call: Call, worker: Worker) -> None:
+        assert self.processes[worker.generation].holds is call.task
+        assert self.stopped
+
+    def judge_cancelled(self, call: Call, worker: Worker | None) -> None:
+        assert not call.began_in
+        assert self.closed or call.kill_asked or call.cancelled
+
+    def judge_pool_broken(self, call: Call, worker: Worker | None) -> None:
+        assert not call.began_in
+        assert self.machine.broken
+
+    # --- rules: the user
+
+    @rule(name=st.sampled_from(TASK_NAMES), timeout=st.sampled_from([None, None, None, 0.5, 3.0]), count=st.integers(1, 6))
+    def submit(self, name: str, timeout: float | None, count: int) -> None:
+        for _ in range(count):
+            call = Call()
+            call.task = Task(call, b"", name, timeout)
+            self.calls.append(call)
+            if self.finished:
+                self.machine.reopen()
+                self.finished = 0
+            self.machine.on_submit(call.task)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.open_calls())
+    def cancel(self, data: st.DataObject) -> None:
+        call = data.draw(st.sampled_from(self.open_calls()))
+        if not call.claimed:
+            call.cancelled = True
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.open_calls())
+    def kill(self, data: st.DataObject) -> None:
+        call = data.draw(st.sampled_from(self.open_calls()))
+        if call.claimed:
+            call.kill_asked = True
+            self.machine.on_kill(call)
+
+    def open_calls(self) -> list[Call]:
+        return [call for call in self.calls if not call.ends and not call.cancelled]
+
+    @rule(cancel_queued=st.booleans())
+    def close(self, cancel_queued: bool) -> None:
+        self.closed = True
+        self.machine.on_close(cancel_queued=cancel_queued)
+
+    @rule()
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+        self.stopped = True
+        self.machine.on_abort(self.now)
+
+    @rule()
+    def kill_all(self) -> None:
+        self.closed = self.stopped = True
+        self.machine.on_kill_all(Verdict.POOL_KILLED)
+
+    @rule()
+    def terminate_all(self) -> None:
+        self.closed = self.stopped = True
+        self.machine.on_terminate_all(self.now)
+
+    # --- rules: workers do something; the host does not know yet
+
+    def alive(self) -> list[Process]:
+        return [p for p in self.processes.values() if p.born and not p.dead]
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(p.pipe and not p.holds for p in self.alive()))
+    def take(self, data: st.DataObject) -> None:
+        self.worker_takes(data.draw(st.sampled_from([p for p in self.alive() if p.pipe and not p.holds])))
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(p.holds for p in self.alive()))
+    def write_answer(self, data: st.DataObject) -> None:
+        self.worker_answers(data.draw(st.sampled_from([p for p in self.alive() if p.holds])))
+
+    @rule()
+    def everybody_works_on(self) -> None:
+        for process in self.alive():
+            while process.holds or process.pipe:
+                self.worker_answers(process) if process.holds else self.worker_takes(process)
+
+    def worker_takes(self, process: Process) -> None:
+        process.holds, process.started_at = process.pipe.popleft(), self.now
+        self.call(process.holds).began_in.append(process.worker.generation)
+
+    def worker_answers(self, process: Process) -> None:
+        assert process.holds is not None
+        process.answers.append(process.holds)
+        process.holds = None
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.processes)
+    def die(self, data: st.DataObject) -> None:
+        living = [p for p in self.processes.values() if not p.dead]
+        if living:
+            data.draw(st.sampled_from(living)).dead = True
+
+    # --- rules: facts reach the host
+
+    def known(self) -> list[Process]:
+        """Workers of which the machine knows."""
+        return [p for p in self.processes.values() if p.worker.generation in self.machine.workers]
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(not p.born and not p.dead for p in self.known()))
+    def ready(self, data: st.DataObject) -> None:
+        self.host_hears_ready(data.draw(st.sampled_from([p for p in self.known() if not p.born and not p.dead])))
+
+    def host_hears_ready(self, process: Process) -> None:
+        process.born = True
+        self.machine.on_ready(process.worker)
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(not p.born for p in self.known()))
+    def fail_to_spawn(self, data: st.DataObject) -> None:
+        process = data.draw(st.sampled_from([p for p in self.known() if not p.born]))
+        process.dead = True
+        self.machine.on_spawn_failed(process.worker, self.now)
+
+    @rule()
+    def break_pool(self) -> None:
+        """An initializer raised."""
+        self.machine.on_break()
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(p.answers for p in self.known()))
+    def read_answers(self, data: st.DataObject) -> None:
+        self.host_reads(data.draw(st.sampled_from([p for p in self.known() if p.answers])))
+
+    def host_reads(self, process: Process) -> None:
+        while process.answers:
+            task = process.answers.popleft()
+            seconds = 1.0 if task.name == "long" else SHORT_S
+            assert self.machine.on_answer(process.worker, self.now, seconds) is task
+            call = self.call(task)
+            assert not call.ends, "answered after its end"
+            call.ends.append("answered")
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(p.dead for p in self.known()))
+    def hear_of_death(self, data: st.DataObject) -> None:
+        self.host_hears_of_death(data.draw(st.sampled_from([p for p in self.known() if p.dead])))
+
+    def host_hears_of_death(self, process: Process) -> None:
+        self.host_reads(process)
+        self.machine.on_recalled(process.worker, self.take_from_pipe(process.worker), alive=False)
+        self.machine.on_gone(process.worker, self.now)
+        self.act()
+
+    @rule(seconds=st.sampled_from([0.001, 0.006, 0.3, 0.6, 2.0, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.step()
+
+    @rule()
+    def time_passes_to_the_next_deadline(self) -> None:
+        due = self.machine.next_time()
+        if due is not None:
+            self.now = max(self.now, due)
+        self.step()
+
+    @rule()
+    def take_a_turn(self) -> None:
+        self.step()
+
+    # --- invariants
+
+    @invariant()
+    def state_is_consistent(self) -> None:
+        if hasattr(self, "machine"):
+            self.machine.check_invariants()
+
+    @invariant()
+    def seats_are_enough(self) -> None:
+        if hasattr(self, "machine"):
+            staying = [w for w in self.machine.workers.values() if w.state is not WorkerState.RETIRING]
+            assert len(staying) <= self.max_workers
+            busy = Counter(w.slot for w in staying)
+            assert all(count == 1 for count in busy.values())
+
+    def check_no_stall(self) -> None:
+        """Somebody will wake the host while there is work, and nobody wakes it for nothing."""
+        machine, due = self.machine, self.machine.next_time()
+        waiting = [task for task in machine.queue if not self.call(task).cancelled]
+        assert not waiting or machine.workers or due is not None, "work is waiting and nothing will happen"
+        if self.closed and not machine.queue and not machine.workers:
+            assert self.finished == 1
+        told_soon = any(process.answers or process.dead for process in self.known())
+        assert due is None or due > self.now or told_soon, "the host would spin"
+
+    # --- the end
+
+    def teardown(self) -> None:
+        if not hasattr(self, "machine"):
+            return
+        self.close(cancel_queued=False)
+        for _ in range(200 + 10 * len(self.calls)):
+            self.step()
+            if self.finished and not self.machine.queue:
+                break
+            self.let_everybody_go_on()
+        assert self.finished == 1, "the pool never ends"
+        for process in self.known():
+            raise AssertionError(f"{process} was forgotten")
+        for call in self.calls:
+            assert len(call.ends) == 1, call
+            assert len(call.began_in) <= 1, "run twice"
+
+    def let_everybody_go_on(self) -> None:
+        """What can happen without the user, happens; a deadline is waited for only when nothing else can."""
+        acted = False
+        for process in self.known():
+            acted = True
+            if process.kill_signal or process.dead or (process.asked_to_leave and process.born):
+                process.dead = True
+                self.host_hears_of_death(process)
+            elif not process.born:
+                self.host_hears_ready(process)
+            elif process.is_busy_with:
+                while process.holds or process.pipe:
+                    self.worker_answers(process) if process.holds else self.worker_takes(process)
+                self.host_reads(process)
+        due = self.machine.next_time()
+        if not acted and due is not None:
+            self.now = max(self.now, due)
+
+
+TestHost = Host.TestCase
+TestHost.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,0 +1,204 @@
+"""Errors that teach: each names the part that cannot travel and the way out. The texts are compared as they are."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forkpool._shared.payload import CallDecoder, CallEncoder, PayloadError, ResultEncoder
+from tests.unit.conftest import Notebook
+from tests.unit.worker_process import Worker
+
+LOCK_WAY_OUT = (
+    "is a lock (_thread.lock), which only works inside one process; drop it in `__getstate__`, create it inside the task, "
+    'or use multiprocessing.get_context("spawn").Lock()'
+)
+
+
+class Service:
+    """Holds something and has a method that a user would submit."""
+
+    def __init__(self, **held: Any) -> None:
+        vars(self).update(held)
+
+    def run(self) -> None:
+        pass
+
+
+def work(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+def refuse(fn: Any, *args: Any, **kwargs: Any) -> PayloadError:
+    with pytest.raises(PayloadError) as info:
+        CallEncoder().encode(fn, args, kwargs)
+    return info.value
+
+
+def test_a_bound_method_of_an_object_that_holds_an_executor() -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        error = refuse(Service(name="a", ex=executor).run)
+    assert error.part == "Service.ex"
+    assert str(error) == (
+        "cannot send `Service.run` to a worker: `Service.ex` is an executor (concurrent.futures.thread.ThreadPoolExecutor), "
+        "which belongs to its process; make the function a plain function or a static method, or drop the attribute in "
+        "`__getstate__`"
+    )
+
+
+def test_of_one_that_holds_a_lock() -> None:
+    error = refuse(Service(lock=threading.Lock()).run)
+    assert (error.part, str(error)) == ("Service.lock", f"cannot send `Service.run` to a worker: `Service.lock` {LOCK_WAY_OUT}")
+
+
+def test_of_one_that_holds_an_open_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        error = refuse(Service(log=file).run)
+    assert str(error).startswith("cannot send `Service.run` to a worker: `Service.log` is an open file (")
+    assert str(error).endswith("which belongs to its process; pass the path and open it inside the task")
+
+
+@pytest.fixture
+def sockets() -> Iterator[socket.socket]:
+    with socket.socket() as made:
+        yield made
+
+
+def test_of_one_that_holds_a_socket_or_a_connection(sockets: socket.socket) -> None:
+    connection = sqlite3.connect(":memory:")
+    inside = "which belongs to its process; create it inside the task, or in an initializer that stores it in a global"
+    intro = "cannot send `Service.run` to a worker: `Service.it` is"
+    assert str(refuse(Service(it=sockets).run)) == f"{intro} a socket, {inside}"
+    assert str(refuse(Service(it=connection).run)) == f"{intro} an open connection (sqlite3.Connection), {inside}"
+    connection.close()
+
+
+def test_deeper_attributes_are_named_by_their_path() -> None:
+    assert refuse(Service(inner=Service(items=[1, threading.Lock()])).run).part == "Service.inner.items[1]"
+
+
+def test_arguments_are_named() -> None:
+    lock = threading.Lock()
+    assert str(refuse(work, 1, lock)) == f"cannot send argument 2 of `work` to a worker: it {LOCK_WAY_OUT}"
+    assert refuse(work, lock).part == "argument 1"
+    assert refuse(work, x={"a": [lock]}).part == "keyword argument 'x'['a'][0]"
+    assert refuse(work, Service(lock=lock)).part == "Service.lock"
+
+
+def test_generators_say_what_to_do() -> None:
+    error = refuse(work, (x for x in ()))
+    assert str(error) == (
+        "cannot send argument 1 of `work` to a worker: it is a generator, which cannot leave its process; "
+        "pass or return list(...) instead"
+    )
+    with pytest.raises(PayloadError) as info:
+        ResultEncoder().encode_value(x for x in ())
+    assert str(info.value) == (
+        "the task is done, but its result cannot be sent back: it is a generator, which cannot leave its process; "
+        "pass or return list(...) instead"
+    )
+
+
+def test_closure_variables_globals_defaults_and_partials_are_named(notebook: Notebook) -> None:
+    lock = threading.Lock()
+    notebook.module.__dict__["lock"] = lock
+    notebook.cell("def uses(): return lock\ndef outer(): return uses()\nclass Holder: held = lock\ndef third(): return Holder")
+    assert refuse(lambda: lock).part.startswith("closure variable 'lock' of `")
+    assert refuse(notebook.uses).part == "global 'lock' used by `uses`"
+    assert refuse(notebook.outer).part == "global 'lock' used by `uses`"
+    assert refuse(notebook.third).part == "Holder.held"
+    assert refuse(lambda x=lock: x).part.startswith("a default value of `")
+    assert refuse(functools.partial(work, lock)).part == "argument 1 of the partial"
+
+
+def test_recursion_is_explained() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert str(refuse(work, nested)) == (
+        "cannot send argument 1 of `work` to a worker: it (a builtins.list) cannot be pickled: it is nested too deeply for "
+        "pickle (recursion depth); flatten it (a linked list or tree as a list of rows), or raise sys.setrecursionlimit()"
+    )
+    while nested:  # unnest by hand: the deallocator of old Pythons recurses
+        nested = nested[0]
+
+
+@pytest.mark.parametrize("method", ["__reduce__", "__getstate__"])
+def test_what_user_code_raises_is_the_cause(method: str) -> None:
+    def fail(self: Any) -> Any:
+        raise ValueError("no way")
+
+    kind = type("Refuses", (), {method: fail})
+    error = refuse(work, kind())
+    assert isinstance(error.__cause__, ValueError)
+    assert str(error).endswith("cannot be pickled: ValueError: no way")
+
+
+def test_what_is_no_exception_passes_through() -> None:
+    class Interrupts:
+        def __reduce__(self) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CallEncoder().encode(work, (Interrupts(),), {})
+
+
+def test_serializer_pickle_refuses_in_the_host_what_a_worker_cannot_look_up() -> None:
+    with pytest.raises(PayloadError, match=r"ships nothing by value; use serializer='auto'"):
+        CallEncoder("pickle").encode(lambda: 1, (), {})
+    assert CallDecoder().decode(CallEncoder("pickle").encode(len, ("abc",), {})) == (len, ("abc",), {})
+
+
+def test_a_module_that_the_worker_cannot_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text("def f(): return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here  # type: ignore[import-not-found]
+
+    with Worker(path=[]) as worker:
+        with pytest.raises(ModuleNotFoundError) as info:
+            worker.call(only_here.f)
+        assert "The worker looked for 'only_here' in its sys.path" in info.value.__notes__[0]
+        worker.encoder._path = []  # as if the folder had been added after the executor was made
+        assert worker.call(only_here.f) == 1
+
+
+def calls_with(encoder: CallEncoder, fn: Any, *args: Any) -> None:
+    for _ in range(5):
+        encoder.encode(fn, args, {})
+
+
+def test_one_warning_per_call_site_that_ships_the_same_megabytes(notebook: Notebook) -> None:
+    notebook.cell("big = b'x' * 2_000_000\ndef uses(): return len(big)")
+    texts: list[str] = []
+    encoder = CallEncoder(warn=texts.append)
+    calls_with(encoder, notebook.uses)
+    closed_over = "y" * 3_000_000
+
+    def uses() -> str:
+        return closed_over
+
+    calls_with(encoder, uses)
+    calls_with(encoder, len, b"z" * 2_000_000)
+    assert [text.partition(" and was sent to a worker 3 times from ")[0] for text in texts] == [
+        "global 'big' used by `uses` is 2.0 MB",
+        f"closure variable 'closed_over' of `{uses.__qualname__}` is 3.0 MB",
+        "argument 1 of `len` is 2.0 MB",
+    ]
+    assert all(f"{__file__}:" in text for text in texts)
+
+
+def test_no_warning_when_the_data_differs() -> None:
+    texts: list[str] = []
+    encoder = CallEncoder(warn=texts.append)
+    for number in range(6):
+        encoder.encode(len, (str(number) * 2_000_000,), {})
+    assert texts == []

@@ -1,0 +1,186 @@
+"""Globals of modules shipped by value: one namespace per module in the worker, written again only when the host's changed."""
+
+from __future__ import annotations
+
+from tests.unit.conftest import Notebook
+from tests.unit.worker_process import Worker
+
+
+def test_a_global_set_by_an_initializer_is_there_for_tasks(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        G = None
+        def init(value):
+            global G
+            G = value
+        def read():
+            return G
+    """)
+    worker.call(notebook.init, 42)
+    assert worker.call(notebook.read) == 42
+
+
+def test_so_is_one_that_was_set_past_the_compiler(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        G = None
+        def init():
+            globals()["G"] = 7
+        def read():
+            return G
+    """)
+    worker.call(notebook.init)
+    assert worker.call(notebook.read) == 7
+
+
+def test_counters_persist_and_the_hosts_new_value_wins(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        N = 0
+        def bump():
+            global N
+            N += 1
+            return N
+    """)
+    assert [worker.call(notebook.bump) for _ in range(3)] == [1, 2, 3]
+    notebook.cell("N = 10")
+    assert worker.call(notebook.bump) == 11
+    assert notebook.N == 10
+
+
+def test_what_runs_is_what_the_host_held_by_content(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        config = {"rate": 0.1}
+        def read():
+            return config["rate"]
+    """)
+    assert worker.call(notebook.read) == 0.1
+    notebook.cell("config['rate'] = 0.2")
+    assert worker.call(notebook.read) == 0.2
+
+
+def test_a_default_that_only_changed_its_type_is_a_change(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("def f(x=1): return x")
+    assert worker.call(notebook.f) is not True
+    notebook.cell("f.__defaults__ = (True,)")
+    assert worker.call(notebook.f) is True
+
+
+def test_functions_share_their_globals_whoever_was_sent_first(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        cache = {}
+        def put(key): cache[key] = True
+        def get(): return sorted(cache)
+    """)
+    worker.call(notebook.put, "a")
+    worker.call(notebook.put, "b")
+    assert worker.call(notebook.get) == ["a", "b"]
+
+
+def test_identity_between_globals_survives(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        cache = {}
+        alias = cache
+        class Service: pass
+        service = Service()
+        service.cache = cache
+        def same():
+            return service.cache is cache, alias is cache, dict(cache)
+    """)
+    assert worker.call(notebook.same) == (True, True, {})
+    notebook.cell("cache['a'] = 1")
+    assert worker.call(notebook.same) == (True, True, {"a": 1})
+
+
+def test_a_function_redefined_in_the_host_is_new_wherever_it_is_held(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        def handler(): return "old"
+        handlers = {"h": handler}
+        def run(): return handlers["h"]()
+    """)
+    assert worker.call(notebook.run) == "old"
+    notebook.cell("""
+        def handler(): return "new"
+        handlers["h"] = handler
+    """)
+    assert worker.call(notebook.run) == "new"
+
+
+def test_two_globals_that_close_over_one_variable_share_it(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        def make():
+            count = 0
+            def bump():
+                nonlocal count
+                count += 1
+            def read():
+                return count
+            return bump, read
+        bump, read = make()
+        def step():
+            bump()
+        def look():
+            return read()
+    """)
+    worker.call(notebook.step)
+    worker.call(notebook.step)
+    assert worker.call(notebook.look) == 2
+
+
+def test_globals_that_hold_each_other_arrive(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        a, b = [], {}
+        a.append(b)
+        b["a"] = a
+        def shape():
+            return a[0]["a"][0] is not None, b["a"][0] is not None
+    """)
+    assert worker.call(notebook.shape) == (True, True)
+
+
+def test_closures_defaults_and_arguments_are_fresh_for_each_task(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        def collect(x, into=[]):
+            into.append(x)
+            return into
+        def make():
+            seen = []
+            def add(x):
+                seen.append(x)
+                return seen
+            return add
+        add = make()
+    """)
+    assert worker.call(notebook.collect, 1) == [1]
+    assert worker.call(notebook.collect, 2) == [2]
+    assert worker.call(notebook.add, 1) == [1]
+    assert worker.call(notebook.add, 2) == [2]
+
+
+def test_a_cache_filled_in_the_worker_persists(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        import functools
+        @functools.lru_cache(maxsize=None)
+        def fib(n):
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
+        def misses():
+            return fib.cache_info().misses
+    """)
+    assert worker.call(notebook.fib, 30) == 832040
+    assert worker.call(notebook.misses) == 31
+
+
+def test_names_that_the_host_does_not_have_are_not_touched(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        def keep():
+            global made_here
+            made_here = 5
+        def read():
+            return made_here
+    """)
+    worker.call(notebook.keep)
+    assert worker.call(notebook.read) == 5
+    assert not hasattr(notebook.module, "made_here")
+
+
+def test_globals_of_exec_without_a_module_have_one_namespace_too(worker: Worker) -> None:
+    namespace: dict[str, object] = {"__name__": "nowhere"}
+    exec("n = 3\ndef bump():\n    global n\n    n += 1\n    return n\n", namespace)
+    assert [worker.call(namespace["bump"]) for _ in range(2)] == [4, 5]

@@ -1,0 +1,97 @@
+"""The page on which a worker says what it is doing, with both sides in one process.
+
+Runs in: pytest.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from forkpool._shared.status_page import SIZE, TAIL, Stage, StatusPage
+
+
+@pytest.fixture
+def fd() -> Iterator[int]:
+    fd = StatusPage.create()
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def sides(fd: int) -> Iterator[tuple[StatusPage, StatusPage]]:
+    worker, host = StatusPage(fd), StatusPage(fd)
+    yield worker, host
+    worker.close()
+    host.close()
+
+
+def test_a_new_page_says_nothing(sides: tuple[StatusPage, StatusPage]) -> None:
+    _, host = sides
+    assert host.started_at(1) is None
+    assert host.stage(1) is Stage.IDLE
+    assert host.crash_traceback() is None
+    assert not host.terminate_asked()
+
+
+def test_the_host_sees_how_far_the_worker_is(sides: tuple[StatusPage, StatusPage]) -> None:
+    worker, host = sides
+    worker.take(7, 1_500_000_000)
+    seen = [host.stage(7)]
+    for stage in (Stage.RUNNING, Stage.ENCODING, Stage.ANSWERED):
+        worker.set_stage(stage)
+        seen.append(host.stage(7))
+    assert seen == [Stage.LOADING, Stage.RUNNING, Stage.ENCODING, Stage.ANSWERED]
+    assert host.started_at(7) == 1.5
+
+
+def test_what_the_page_says_is_of_one_task_only(sides: tuple[StatusPage, StatusPage]) -> None:
+    worker, host = sides
+    worker.take(7, 1)
+    worker.set_stage(Stage.ANSWERED)
+    assert host.stage(8) is Stage.IDLE
+    worker.take(8, 2)
+    assert host.stage(7) is Stage.IDLE
+    assert host.stage(8) is Stage.LOADING, "never the stage of the task before"
+
+
+def test_large_numbers_are_whole(sides: tuple[StatusPage, StatusPage]) -> None:
+    worker, host = sides
+    worker.take((1 << 64) - 1, (1 << 63) + 1)
+    assert host.started_at((1 << 64) - 1) == ((1 << 63) + 1) / 1e9
+
+
+def test_the_host_asks_for_the_end(sides: tuple[StatusPage, StatusPage]) -> None:
+    worker, host = sides
+    host.ask_terminate()
+    assert worker.terminate_asked()
+
+
+def test_a_page_that_a_crash_scribbled_on_is_read_all_the_same(fd: int, sides: tuple[StatusPage, StatusPage]) -> None:
+    worker, host = sides
+    worker.take(7, 1)
+    os.pwrite(fd, b"\xff" * 8, 8)
+    assert host.stage(7) is Stage.RUNNING, "it had begun, and we do not know how far it came"
+
+
+def test_the_text_of_faulthandler_lies_behind_the_words(fd: int, sides: tuple[StatusPage, StatusPage]) -> None:
+    _, host = sides
+    os.pwrite(fd, b"Fatal Python error: \xff\n", TAIL)
+    assert host.crash_traceback() == "Fatal Python error: \\xff\n"
+
+
+def test_nobody_can_shrink_or_grow_a_page(fd: int) -> None:
+    for size in (0, SIZE - 1, SIZE * 2):
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, size)
+
+
+def test_the_descriptor_may_be_closed_before_the_mapping() -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    fd = StatusPage.create()
+    page = StatusPage(fd)
+    os.close(fd)
+    page.take(1, 1)
+    assert page.stage(1) is Stage.LOADING
+    page.close()
+    assert set(os.listdir("/proc/self/fd")) == before

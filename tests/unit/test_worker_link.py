@@ -1,0 +1,263 @@
+"""The host's end of a worker, with the worker's ends in the same process.
+
+Runs in: pytest; real pipes, no process.
+"""
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forkpool._child.worker import TaskPipe
+from forkpool._core.wire import INLINE_BYTES, PACKET_BYTES, Kind, MalformedFrame, pack, pack_header
+from forkpool._host.worker_link import WorkerLink
+from forkpool._shared.status_page import Stage, StatusPage
+
+BIG = bytes(range(256)) * 20_000  # 5 MB: more than any pipe holds
+
+
+@pytest.fixture
+def link() -> Iterator[WorkerLink]:
+    link = WorkerLink(3)
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def pipe(link: WorkerLink) -> TaskPipe:
+    return TaskPipe(link.child_fds[0])
+
+
+def open_fds() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def write_all(link: WorkerLink, pipe: TaskPipe, kind: Kind, seq: int, payload: bytes) -> tuple[int, int, bytes]:
+    """Write a streamed frame as the supervisor does, with a worker that reads it."""
+    got: list[tuple[int, int, bytes | bytearray]] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.receive()))
+    reader.start()
+    if not link.send(kind, seq, payload):
+        wait_writable_and_go_on(link)
+    reader.join()
+    kind, seq, data = got[0]
+    return kind, seq, bytes(data)
+
+
+def wait_writable_and_go_on(link: WorkerLink) -> None:
+    poll = select.poll()
+    poll.register(link.task_fd, select.POLLOUT)
+    while True:
+        poll.poll()
+        if link.write_more():
+            return
+
+
+# --- descriptors
+
+
+def test_a_worker_costs_the_host_five_descriptors_at_most() -> None:
+    before = open_fds()
+    link = WorkerLink(0)
+    link.close_child_fds()
+    link.pidfd = os.pidfd_open(os.getpid())
+    assert len(open_fds() - before) <= 5
+    link.close()
+    assert open_fds() == before
+
+
+def test_nothing_is_inherited_by_programs_that_the_host_starts(link: WorkerLink) -> None:
+    assert not any(os.get_inheritable(fd) for fd in link.fds)
+
+
+@pytest.mark.parametrize("works", range(6))
+def test_without_descriptors_nothing_is_left_open(monkeypatch: pytest.MonkeyPatch, works: int) -> None:
+    calls = 0
+
+    def failing(call: object) -> object:
+        def attempt(*args: object, **kwargs: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls > works:
+                raise OSError(24, "Too many open files")
+            return call(*args, **kwargs)  # type: ignore[operator]
+
+        return attempt
+
+    before = open_fds()
+    for name in ("pipe2", "open", "memfd_create"):
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
+    link = None
+    with contextlib.suppress(OSError):
+        link = WorkerLink(0)
+    monkeypatch.undo()
+    assert (link is None) == (works < 4)
+    if link is not None:
+        link.close()
+    assert open_fds() == before
+
+
+# --- tasks
+
+
+def test_a_small_task_is_one_packet(link: WorkerLink, pipe: TaskPipe) -> None:
+    for seq, payload in ((1, b""), (2, b"call"), (3, bytes(INLINE_BYTES))):
+        assert link.send(Kind.TASK, seq, payload)
+    received = [pipe.receive() for _ in range(3)]
+    assert received == [(Kind.TASK, 1, b""), (Kind.TASK, 2, b"call"), (Kind.TASK, 3, bytes(INLINE_BYTES))]
+
+
+def test_a_large_task_is_streamed_and_small_ones_are_packets_again(link: WorkerLink, pipe: TaskPipe) -> None:
+    assert write_all(link, pipe, Kind.TASK, 5, BIG) == (Kind.TASK, 5, BIG)
+    link.send(Kind.TASK, 6, b"a")
+    link.send(Kind.TASK, 7, b"b")
+    assert os.read(link.child_fds[0], PACKET_BYTES) == pack(Kind.TASK, 6, b"a"), "one read is one packet"
+    assert pipe.receive() == (Kind.TASK, 7, b"b")
+
+
+def test_a_task_just_beyond_a_packet(link: WorkerLink, pipe: TaskPipe) -> None:
+    payload = bytes(INLINE_BYTES + 1)
+    assert link.send(Kind.TASK, 1, payload), "it fits the pipe"
+    assert pipe.receive() == (Kind.TASK, 1, payload)
+    assert link.recall() == []
+
+
+def test_stop_behind_an_initializer_that_is_still_being_written(link: WorkerLink, pipe: TaskPipe) -> None:
+    # 1. a new worker gets large initargs, more than the pipe holds; 2. the pool is shut down before it has read them.
+    assert not link.send(Kind.INIT, 0, BIG)
+    assert link.send(Kind.STOP, 0, b""), "it waits for its turn: not in the middle of the stream"
+    got: list[tuple[int, int, bytes | bytearray]] = []
+    reader = threading.Thread(target=lambda: got.extend(pipe.receive() for _ in range(2)))
+    reader.start()
+    wait_writable_and_go_on(link)
+    reader.join()
+    assert got == [(Kind.INIT, 0, BIG), (Kind.STOP, 0, b"")]
+
+
+# --- recall
+
+
+def test_what_was_not_taken_comes_back_once(link: WorkerLink, pipe: TaskPipe) -> None:
+    assert link.recall() == []
+    for seq in (1, 2, 3):
+        link.send(Kind.TASK, seq, b"x" * seq)
+    pipe.receive()
+    assert link.recall() == [2, 3]
+    assert link.recall() == []
+    link.send(Kind.TASK, 4, b"")
+    assert pipe.receive() == (Kind.TASK, 4, b"")
+
+
+def test_a_streamed_task_that_nobody_touched_comes_back(link: WorkerLink) -> None:
+    link.send(Kind.TASK, 9, BIG)
+    assert link.recall() == [9]
+
+
+def test_a_streamed_task_of_which_the_header_was_read_was_taken(link: WorkerLink) -> None:
+    link.send(Kind.TASK, 9, BIG)
+    os.read(link.child_fds[0], PACKET_BYTES)
+    assert link.recall() == []
+
+
+def test_a_streamed_task_that_was_read_does_not_come_back(link: WorkerLink, pipe: TaskPipe) -> None:
+    write_all(link, pipe, Kind.TASK, 9, BIG)
+    assert link.recall() == []
+    link.send(Kind.TASK, 10, b"")
+    assert link.recall() == [10]
+
+
+def test_recall_works_after_the_worker_is_dead(link: WorkerLink) -> None:
+    link.send(Kind.TASK, 1, b"")
+    link.close_child_fds()
+    assert link.recall() == [1]
+    link.send(Kind.TASK, 2, b"")  # the host has a read end: no SIGPIPE, no EPIPE
+    assert link.recall() == [2]
+
+
+# --- answers
+
+
+def test_answers_come_as_they_were_written(link: WorkerLink) -> None:
+    with pytest.raises(BlockingIOError):
+        link.read_answers()
+    os.write(link.child_fds[1], pack(Kind.READY, 0) + pack(Kind.VALUE, 1, b"v", micros=7))
+    assert link.read_answers() == [(Kind.READY, 0, 0, 0, b""), (Kind.VALUE, 0, 7, 1, b"v")]
+    with pytest.raises(BlockingIOError):
+        link.read_answers()
+
+
+def test_a_large_answer_is_gathered(link: WorkerLink) -> None:
+    payload = BIG[:300_000]
+    rest = memoryview(pack_header(Kind.VALUE, 1, len(payload)) + payload)
+    answers = []
+    while rest:
+        rest = rest[os.write(link.child_fds[1], rest[:40_000]) :]
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                answers += link.read_answers()
+    assert answers == [(Kind.VALUE, 0, 0, 1, payload)]
+
+
+def test_the_end_of_the_stream_is_told_after_what_was_written(link: WorkerLink) -> None:
+    os.write(link.child_fds[1], pack(Kind.VALUE, 1, b"last"))
+    link.close_child_fds()
+    assert link.read_answers() == [(Kind.VALUE, 0, 0, 1, b"last")]
+    with pytest.raises(EOFError):
+        link.read_answers()
+
+
+def test_the_end_in_the_middle_of_a_large_answer(link: WorkerLink) -> None:
+    os.write(link.child_fds[1], pack_header(Kind.VALUE, 1, 1 << 20) + b"x" * 5000)
+    link.close_child_fds()
+    assert link.read_answers() == []
+    with pytest.raises(EOFError):
+        link.read_answers()
+
+
+def test_what_a_task_wrote_into_our_pipe_is_malformed(link: WorkerLink) -> None:
+    os.write(link.child_fds[1], b"a task wrote this into a descriptor that is not its own\n")
+    with pytest.raises(MalformedFrame):
+        link.read_answers()
+
+
+# --- status page, signals
+
+
+def test_what_the_page_says_of_a_task(link: WorkerLink) -> None:
+    page = StatusPage(link.child_fds[2])
+    assert link.may_have_run(1) == "no"
+    page.take(1, 2_000_000_000)
+    said = [link.may_have_run(1)]
+    for stage in (Stage.RUNNING, Stage.ENCODING, Stage.ANSWERED):
+        page.set_stage(stage)
+        said.append(link.may_have_run(1))
+    assert said == ["no", "maybe", "yes", "yes"]
+    assert link.may_have_run(2) == "no"
+    assert link.started_at(1) == 2.0
+    assert link.started_at(2) is None
+    page.close()
+
+
+def test_signals_to_a_worker_that_was_never_born_go_nowhere(link: WorkerLink) -> None:
+    link.kill_group()
+    link.kill()
+
+
+def test_a_dead_worker_is_not_signalled(link: WorkerLink) -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    link.pid, link.pidfd = pid, os.pidfd_open(pid)
+    os.waitpid(pid, 0)
+    assert link.ended()
+    link.kill()
+    link.terminate()
+    link.kill_group()
+
+
+def test_the_living_are_not_ended(link: WorkerLink) -> None:
+    link.pidfd = os.pidfd_open(os.getpid())
+    assert not link.ended()
+    assert Path(f"/proc/self/fd/{link.pidfd}").exists()
