@@ -55,9 +55,7 @@ def test_functions_and_classes_of_main(start: Start, how: str, python: tuple[str
 
 
 @EVERY_WAY
-def test_globals_set_by_the_initializer_are_seen_by_every_function(
-    start: Start, how: str, python: tuple[str, ...]
-) -> None:
+def test_globals_set_by_the_initializer_are_seen_by_every_function(start: Start, how: str, python: tuple[str, ...]) -> None:
     program = start(
         """
         from forkpool import ForkPoolExecutor

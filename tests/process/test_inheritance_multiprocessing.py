@@ -82,9 +82,7 @@ ex.shutdown()
 @pytest.mark.parametrize("early", ["", "import multiprocessing.managers"], ids=["imported later", "imported before"])
 def test_manager_proxies(start: Start, early: str) -> None:
     # The guard is for the manager: multiprocessing runs the program again in its process.
-    source = 'if __name__ == "__main__":\n' + "".join(
-        f"    {line}\n" for line in MANAGER.format(early=early).splitlines()
-    )
+    source = 'if __name__ == "__main__":\n' + "".join(f"    {line}\n" for line in MANAGER.format(early=early).splitlines())
     program = start(source).finish()
     assert program.value("numbers") == "[0, 1, 2, 3]"
     assert program.value("queue") == "said"

@@ -53,7 +53,7 @@ BAD = [
     ({"initargs": 3}, TypeError, "initargs must be a tuple, not int; one argument is written (x,)"),
     ({"mp_context": "fork"}, ValueError, FORK),
     ({"mp_context": multiprocessing.get_context("fork")}, ValueError, FORK),
-    ({"mp_context": "thread"}, ValueError, "mp_context must be None, \"forkserver\" or \"spawn\", not 'thread'"),
+    ({"mp_context": "thread"}, ValueError, 'mp_context must be None, "forkserver" or "spawn", not \'thread\''),
     ({"mp_context": 3}, TypeError, "mp_context must be a multiprocessing context or None, not int"),
     ({"serializer": "dill"}, ValueError, "serializer must be one of 'auto', 'pickle', 'cloudpickle', not 'dill'"),
     ({"serializer": ["auto"]}, ValueError, "serializer must be one of 'auto', 'pickle', 'cloudpickle', not ['auto']"),

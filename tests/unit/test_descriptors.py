@@ -111,7 +111,5 @@ print(data.decode(), len(came), lost, kept, os.get_inheritable(moved))
 
 @pytest.mark.parametrize("room", range(5))
 def test_what_finds_no_room_is_told_and_what_came_is_ours_to_close(room: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", AT_THE_LIMIT, str(room)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", AT_THE_LIMIT, str(room)], capture_output=True, text=True, check=True)
     assert done.stdout == f"three {min(room, 3)} {room < 3} room again False\n"

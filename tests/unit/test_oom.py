@@ -68,9 +68,7 @@ def test_version_1_beside_an_empty_version_2(machine: Machine) -> None:
 
 def test_a_container_that_mounts_a_part_of_the_tree(machine: Machine) -> None:
     machine.write("/proc/self/cgroup", "4:memory:/docker/abc/inner\n")
-    machine.write(
-        "/proc/self/mountinfo", "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"
-    )
+    machine.write("/proc/self/mountinfo", "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n")
     control = "/sys/fs/cgroup/memory/inner/memory.oom_control"
     machine.write(control, V1_COUNTS.format(0))
     watch = machine.watch()

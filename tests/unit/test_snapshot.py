@@ -85,18 +85,14 @@ def test_options_that_the_program_took_back_are_not_missed(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("executable", "message"), [("", "is empty"), (None, "is empty"), ("/no/python", "not exist")])
-def test_without_an_interpreter_nothing_starts(
-    executable: str | None, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_an_interpreter_nothing_starts(executable: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", executable)
     monkeypatch.delitem(sys.modules, "multiprocessing.spawn", raising=False)
     with pytest.raises(RuntimeError, match=message):
         snapshot.interpreter_command()
 
 
-def test_a_program_that_embeds_python_is_not_taken_for_an_interpreter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_that_embeds_python_is_not_taken_for_an_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = tmp_path / "uwsgi"
     server.write_text("#!/bin/sh\n")
     server.chmod(0o755)

@@ -87,12 +87,12 @@ def test_what_a_task_wrote_into_our_pipe_is_dropped(relay: TrackerRelay, tracker
 
 
 def test_nothing_to_read_starts_nothing(relay: TrackerRelay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_relay, "_own_tracker", None)
+    monkeypatch.setattr(tracker_relay, "_open_tracker", None)
     assert relay.on_readable()
 
 
 def test_probes_alone_start_nothing(relay: TrackerRelay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_relay, "_own_tracker", None)
+    monkeypatch.setattr(tracker_relay, "_open_tracker", None)
     os.write(relay.child_fd, b"PROBE:0:noop\n")
     assert relay.on_readable()
 
@@ -105,11 +105,7 @@ def test_a_dead_tracker_is_replaced(relay: TrackerRelay, tracker: Tracker) -> No
 
 
 def test_a_full_pipe_is_left_to_a_thread_and_order_is_kept(relay: TrackerRelay, tracker: Tracker) -> None:
-    os.set_blocking(tracker._fd, False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            os.write(tracker._fd, b"#" * 4096)
-    os.set_blocking(tracker._fd, True)
+    fill(tracker)
     lines = [b"REGISTER:/%d:shared_memory\n" % number for number in range(100)]
     for line in lines:
         os.write(relay.child_fd, line)
@@ -121,7 +117,10 @@ def test_a_full_pipe_is_left_to_a_thread_and_order_is_kept(relay: TrackerRelay, 
     join_all("forkpool-tracker")
 
 
-def test_a_tracker_in_other_hands_is_left_to_a_thread(relay: TrackerRelay, tracker: Tracker) -> None:
+def test_a_tracker_in_other_hands_is_written_to_at_once(relay: TrackerRelay, tracker: Tracker) -> None:
+    # The answer that follows is completed next: what is left to a thread comes too late (a leak is reported at exit).
+    os.write(relay.child_fd, b"REGISTER:/a:shared_memory\n")
+    relay.on_readable()
     taken, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -132,12 +131,34 @@ def test_a_tracker_in_other_hands_is_left_to_a_thread(relay: TrackerRelay, track
     holder = threading.Thread(target=hold)
     holder.start()
     taken.wait()
+    try:
+        os.write(relay.child_fd, b"REGISTER:/b:shared_memory\n")
+        assert relay.on_readable()
+        assert tracker.heard() == b"REGISTER:/a:shared_memory\nREGISTER:/b:shared_memory\n"
+    finally:
+        done.set()
+        holder.join()
+
+
+def test_a_tracker_that_cannot_start_is_tried_again(
+    relay: TrackerRelay, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fds = iter([-1])
+    real = tracker_relay._open_tracker
+    monkeypatch.setattr(tracker_relay, "_open_tracker", lambda is_dead: next(fds, None) or real(is_dead))
     os.write(relay.child_fd, b"REGISTER:/a:shared_memory\n")
-    assert relay.on_readable()
-    done.set()
-    holder.join()
-    join_all("forkpool-tracker")
+    relay.on_readable()
+    assert tracker.heard() == b""
+    relay.on_readable()
     assert tracker.heard() == b"REGISTER:/a:shared_memory\n"
+
+
+def fill(tracker: Tracker) -> None:
+    os.set_blocking(tracker._fd, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(tracker._fd, b"#" * 4096)
+    os.set_blocking(tracker._fd, True)
 
 
 def test_without_threads_the_next_call_tries_again(
@@ -146,15 +167,25 @@ def test_without_threads_the_next_call_tries_again(
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread at interpreter shutdown")
 
-    answers = iter([None])
-    real = tracker_relay._own_tracker
-    monkeypatch.setattr(tracker_relay, "_own_tracker", lambda wait: next(answers, real(wait)))
+    fill(tracker)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     os.write(relay.child_fd, b"REGISTER:/a:shared_memory\n")
     relay.on_readable()
-    assert tracker.heard() == b""
+    assert tracker.heard().strip(b"#") == b""
     relay.on_readable()
     assert tracker.heard() == b"REGISTER:/a:shared_memory\n"
+
+
+def test_closed_while_the_tracker_is_slow(tracker: Tracker) -> None:
+    relay = TrackerRelay()
+    fill(tracker)
+    os.write(relay.child_fd, b"REGISTER:/a:shared_memory\n")
+    relay.close()
+    heard = b""
+    while not heard.endswith(b"\n"):
+        heard += os.read(tracker._read_fd, 1 << 16)
+    join_all("forkpool-tracker")
+    assert relay._tracker_fd == -1, "its thread gives the descriptor back"
 
 
 def test_the_end_of_all_writers_is_told(relay: TrackerRelay) -> None:

@@ -10,8 +10,10 @@ One relay serves a pool for life: workers outlive a killed fork server, and go o
 Hard part, order: a task makes shared memory, the host attaches and unlinks it. The host's tracker must hear of the
 making first, or it complains of a leak at exit. The worker wrote to the relay before it wrote its answer, so it is
 enough to call `on_readable` between reading an answer and completing its future; answers that ask for it are TRACKED.
-Hard part, blocking: the tracker may be stopped and its pipe full, another thread may hold its lock. Then what came is
-kept and a thread of its own passes it on; where none can be started (interpreter exit), the next call tries again.
+The relay writes to the tracker's pipe by a description of its own, so no lock of the tracker stands between: only
+finding the pipe takes that lock, which another thread holds no longer than starting a tracker takes.
+Hard part, blocking: the tracker may be stopped and its pipe full. Then what came is kept and a thread of its own
+passes it on; where none can be started (interpreter exit), the next call tries again.
 Tests: tests/unit/test_tracker_relay.py, tests/process/test_inheritance_multiprocessing.py
 """
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from typing import Any
@@ -41,9 +44,11 @@ class TrackerRelay:
         self._read_fd, self.child_fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read_fd, False)
         self._rest = b""  # an unfinished line
-        self._lines: list[bytes] = []  # whole lines, not passed on; guarded by _lock
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None  # alive while the tracker is slow
+        self._lock = threading.Lock()  # guards all below
+        self._lines: list[bytes] = []  # whole lines, not passed on
+        self._tracker_fd = -1  # our description of the tracker's pipe, not blocking; -1 before the first line
+        self._thread: threading.Thread | None = None  # alive while the tracker is slow; it polls _tracker_fd
+        self._is_closed = False
 
     def fileno(self) -> int:
         """The end to watch for reading."""
@@ -54,7 +59,7 @@ class TrackerRelay:
         data = self._read()
         if data:
             self._take(data)
-        if self._lines and self._thread is None:
+        if self._lines:
             self._pass_on()
         return data != b""
 
@@ -80,10 +85,12 @@ class TrackerRelay:
                 pass
         os.close(self._read_fd)
         self._read_fd = -1
+        with self._lock:
+            self._is_closed = True
+            if self._thread is None:
+                self._forget_tracker()
 
     def _is_readable(self) -> bool:
-        import select
-
         poll = select.poll()
         poll.register(self._read_fd, select.POLLIN)
         return any(event & select.POLLIN for _, event in poll.poll(0))
@@ -97,8 +104,7 @@ class TrackerRelay:
 
     def _pass_on(self) -> None:
         with self._lock:
-            self._lines = _write_to_tracker(self._lines, wait=False)
-            if not self._lines:
+            if self._thread is not None or self._write():
                 return
             thread = threading.Thread(target=self._pass_on_patiently, name="forkpool-tracker", daemon=True)
             with contextlib.suppress(RuntimeError):  # the interpreter is leaving; the next call tries again
@@ -106,62 +112,65 @@ class TrackerRelay:
                 self._thread = thread
 
     def _pass_on_patiently(self) -> None:
+        poll = select.poll()
         while True:
             with self._lock:
-                lines, self._lines = self._lines, []
-                if not lines:
+                if self._write():
                     self._thread = None
+                    if self._is_closed:
+                        self._forget_tracker()
                     return
-            _write_to_tracker(lines, wait=True)
+                poll.register(self._tracker_fd, select.POLLOUT)
+            poll.poll()
+
+    def _write(self) -> bool:
+        """Write what there is to the host's tracker, which is started if need be; False when its pipe is full."""
+        is_dead = False
+        while self._lines:
+            if self._tracker_fd < 0:
+                self._tracker_fd = _open_tracker(is_dead)
+            if self._tracker_fd < 0:
+                return True  # none can be had now; the next call tries again
+            try:
+                os.write(self._tracker_fd, self._lines[0])  # short enough to be atomic beside other writers
+            except BlockingIOError:
+                return False
+            except OSError:  # it died, and what it knew with it; this line follows if the next one dies too
+                self._forget_tracker()
+                if not is_dead:
+                    is_dead = True
+                    continue
+            del self._lines[0]
+        return True
+
+    def _forget_tracker(self) -> None:
+        if self._tracker_fd >= 0:
+            os.close(self._tracker_fd)
+            self._tracker_fd = -1
 
 
 def _is_wanted(line: bytes) -> bool:
     return len(line) < _ATOMIC_BYTES and line.startswith(_KNOWN_STARTS) and not any(probe in line for probe in _KNOWN_PROBES)
 
 
-def _write_to_tracker(lines: list[bytes], *, wait: bool) -> list[bytes]:
-    """Write whole lines to the host's tracker, which is started if need be; the lines that it did not take yet."""
-    tracker = _own_tracker(wait)
-    if tracker is None:
-        return [] if wait else lines
-    for index, line in enumerate(lines):
-        try:
-            _write_line(tracker, line, wait)
-        except BlockingIOError:
-            return lines[index:]
-        except OSError:  # it died under our hands, and what it knew with it
-            _start(tracker)
-    return []
+def _open_tracker(is_dead: bool) -> int:
+    """Open the pipe of the host's tracker for ourselves; -1 when there is none to be had.
 
-
-def _own_tracker(wait: bool) -> Any:
-    """The host's tracker, running; None when it cannot be, or when another thread holds it and we must not wait."""
+    Args:
+        is_dead: Whether the one that runs was seen dead. Only then is it asked whether it lives, since the question
+            blocks when its pipe is full.
+    """
     from multiprocessing import resource_tracker
 
     tracker: Any = resource_tracker._resource_tracker
-    if not wait:
-        if not tracker._lock.acquire(blocking=False):
-            return None
-        tracker._lock.release()
-    if tracker._fd is None:
-        _start(tracker)
-    return None if tracker._fd is None else tracker
-
-
-def _start(tracker: Any) -> None:
     # Starting it unblocks SIGINT and SIGTERM in this thread, and may warn, of which a filter may make an error.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        with contextlib.suppress(Exception):
+        if is_dead or tracker._fd is None:
             tracker.ensure_running()
+        with tracker._lock:  # nobody closes it now
+            return os.open(f"/proc/self/fd/{tracker._fd}", os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except Exception:
+        return -1
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _write_line(tracker: Any, line: bytes, wait: bool) -> None:
-    """Write one whole line, which is atomic beside other writers; by a description of our own, since theirs blocks."""
-    fd = os.open(f"/proc/self/fd/{tracker._fd}", os.O_WRONLY | os.O_CLOEXEC | (0 if wait else os.O_NONBLOCK))
-    try:
-        os.write(fd, line)
-    finally:
-        os.close(fd)
