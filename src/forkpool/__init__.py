@@ -11,6 +11,7 @@ import importlib
 TYPE_CHECKING = False  # as typing's, whose import would cost more than all the rest here
 
 if TYPE_CHECKING:
+    from ._shared.current_task import TaskInfo, current_task
     from .errors import (
         ForkPoolError,
         InitializerError,
@@ -39,12 +40,19 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
+    "TaskInfo",
     "TaskTimeoutError",
     "WorkerCrashedError",
     "__version__",
+    "current_task",
 ]
 
-_HOMES = {"ForkPoolExecutor": "executor", "ForkFuture": "future"}
+_HOMES = {
+    "ForkPoolExecutor": "executor",
+    "ForkFuture": "future",
+    "TaskInfo": "_shared.current_task",
+    "current_task": "_shared.current_task",
+}
 
 
 def __getattr__(name: str) -> object:

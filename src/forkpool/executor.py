@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ._host.intake import Request
 from ._host.pool import Pool
+from ._shared.calls import run_chunk
 from .config import Serializer, TaskOptions, pool_config, task_options
 from .future import ForkFuture
 
@@ -86,7 +87,7 @@ class _Submitter(Executor):
         items = zip(*iterables, strict=False)
         if chunksize == 1:
             return _results(self, (functools.partial(self.submit, fn), items), buffersize, end)
-        run: Callable[..., ForkFuture[list[T]]] = functools.partial(self.submit, functools.partial(_run_chunk, fn))
+        run: Callable[..., ForkFuture[list[T]]] = functools.partial(self.submit, functools.partial(run_chunk, fn))
         lists = _results(self, (run, ((chunk,) for chunk in _chunks(items, chunksize))), buffersize, end)
         return itertools.chain.from_iterable(lists)
 
@@ -274,10 +275,6 @@ def _chunks(items: Iterable[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple
     iterator = iter(items)
     while chunk := tuple(itertools.islice(iterator, size)):
         yield chunk
-
-
-def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
-    return [fn(*args) for args in chunk]
 
 
 def _results(

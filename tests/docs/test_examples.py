@@ -51,3 +51,14 @@ def test_readme_table_is_what_the_script_prints() -> None:
     assert [len(row) for row in printed] == [len(row) for row in in_readme] == [4] * 8
     if sys.version_info[:2] == (3, 11) and os.cpu_count() != 1:
         assert [row[2:] for row in printed[2:]] == [row[2:] for row in in_readme[2:]]
+
+
+@pytest.mark.slow
+def test_each_slot_keeps_its_gpu_port_and_file_through_a_crash() -> None:
+    text = run_example("one_per_slot.py", timeout=35)
+    crashed = re.findall(r"^item 7 crashed the worker on slot (\d)$", text, re.MULTILINE)
+    shown = re.findall(r"^slot-(\d).sqlite: (\d+) results, GPU (\S+), port (\S+), written by (\d) worker", text, re.MULTILINE)
+    assert len(crashed) == 1
+    assert sum(int(rows) for _, rows, *_ in shown) == 23
+    assert all(gpu == slot and port.isdigit() for slot, _, gpu, port, _ in shown), text
+    assert text.count("\n") == 1 + len(shown)

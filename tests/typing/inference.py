@@ -12,8 +12,10 @@ from forkpool import (
     InitializerError,
     PoolBrokenError,
     SerializationError,
+    TaskInfo,
     TaskTimeoutError,
     WorkerCrashedError,
+    current_task,
 )
 
 
@@ -42,6 +44,8 @@ pool.submit(join, times=2)  # type: ignore[call-arg]  # `text` is missing
 pool.submit(join, 3)  # type: ignore[arg-type]  # not a str
 pool.options(2.5)  # type: ignore[call-arg]  # options are named
 ForkPoolExecutor(pin="auto")  # type: ignore[call-arg]  # no such option
+
+assert_type(current_task(), TaskInfo | None)
 
 broken: list[type[BrokenProcessPool]] = [WorkerCrashedError, PoolBrokenError, InitializerError]
 late: type[TimeoutError] = TaskTimeoutError

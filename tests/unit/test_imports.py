@@ -21,7 +21,7 @@ PACKAGE = Path(forkpool.__file__).parent
 
 # who: what it may import of ours (a prefix of a module path below forkpool)
 ARROWS: dict[str, tuple[str, ...]] = {
-    "__init__": ("executor", "future", "errors"),
+    "__init__": ("executor", "future", "errors", "_shared.current_task"),
     "errors": (),
     "events": (),
     "config": (),
@@ -30,7 +30,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "_shared": ("_shared", "_core.wire"),
     "_child": ("_child", "_shared", "_core.wire", "_core.control"),
     "_host": ("_host", "_core", "_shared", "future", "errors", "events", "config"),
-    "executor": ("_host", "_core", "config", "future", "errors", "events", "_shared.payload"),
+    "executor": ("_host", "_core", "config", "future", "errors", "events", "_shared.payload", "_shared.calls"),
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -57,6 +57,19 @@ def test_a_plain_call_makes_the_round_trip() -> None:
     assert fn(*args, **kwargs) == 255
 
 
+@pytest.mark.parametrize("fn", [len, local()], ids=["plain", "by value"])
+@pytest.mark.parametrize("path", [[], ["/added/later"]], ids=["same path", "another path"])
+def test_a_name_travels_beside_the_call_and_only_if_one_is_given(
+    fn: Any, path: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, decoder = CallEncoder(), CallDecoder()
+    monkeypatch.setattr(sys, "path", [*sys.path, *path])
+    for name in ("thumb", None, "", "n\u00e4me\0\udc80"):
+        assert decoder.decode(encoder.encode(fn, ("a",), {}, name))[1:] == (("a",), {})
+        assert decoder.name == name
+    assert len(encoder.encode(len, ("a",), {}, "thumb")) > len(encoder.encode(len, ("a",), {}))
+
+
 def test_nested_names_are_looked_up_part_by_part() -> None:
     payload = CallEncoder().encode(pytest.MonkeyPatch.context, (), {})
     assert CallDecoder().decode(payload)[0] == pytest.MonkeyPatch.context

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .._shared.current_task import SEAT, SLOT_VARIABLE
 from .family import Family, adopt_levels
 from .filters import HostFilters
 from .on_import import watch
@@ -46,6 +47,7 @@ def apply_in_server(snapshot: Snapshot) -> None:
         snapshot: From `take_snapshot`, with `tracker_fd` added: our end of the host's TrackerRelay (-1: none).
     """
     global _prepared
+    os.environ.pop(SLOT_VARIABLE, None)  # ours is a worker's: it says nothing about the workers here
     if snapshot["cwd"] is not None:
         _enter(snapshot["cwd"])
     if snapshot["umask"] is not None:
@@ -70,6 +72,8 @@ def apply_in_worker(snapshot: Snapshot, slot: int, keep_signals: Iterable[int] =
         keep_signals: Those whose handlers the caller has set already.
     """
     assert _prepared is not None, "apply_in_server comes first"
+    SEAT.slot, SEAT.max_workers = slot, snapshot["max_workers"]
+    os.environ[SLOT_VARIABLE] = str(slot)
     if snapshot["cwd"] is None:  # deleted: there, a task that writes `out.txt` gets the error that the host would get
         _enter(f"/proc/{snapshot['host_pid']}/cwd")
     _prepared.family.become_worker(slot)

@@ -40,6 +40,7 @@ from .._core.wire import (
     pack_header,
     unpack_header,
 )
+from .._shared.current_task import SEAT
 from .._shared.descriptors import move_high
 from .._shared.payload import CallDecoder, PayloadError, ResultEncoder
 from .._shared.status_page import TAIL, Stage, StatusPage
@@ -158,6 +159,7 @@ class TaskLoop:
         begun = time.monotonic_ns()
         page.take(seq, begun)
         answer = self._work_until_quiet(payload)
+        SEAT.running = None
         del payload
         self._check_pid()
         _flush_output()
@@ -187,6 +189,7 @@ class TaskLoop:
         """Kind, payload and flags of the answer."""
         try:
             call = self._decoder.decode(payload)
+            SEAT.running = call[0], self._decoder.name
             self._page.set_stage(Stage.RUNNING)
             value = self._call(*call)
             self._page.set_stage(Stage.ENCODING)

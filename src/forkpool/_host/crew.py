@@ -60,7 +60,7 @@ class Crew:
         self._server: ServerLink | None = None
         self._server_ready = False
         self._lines: PoolLines | None = None  # likewise one for the pool's life
-        self._env = config.env
+        self._config = config
         self._command: list[str] = []  # from `open` on
         self._snapshot: dict[str, Any] = {}  # from `open` on; one for the pool's life: replacements are like the first
         self._spawns: deque[Worker] = deque()  # waiting for the server's HELLO, or for room
@@ -75,7 +75,7 @@ class Crew:
             RuntimeError: There is no Python to run as fork server.
         """
         self._command = interpreter_command()
-        self._snapshot = take_snapshot(self._env)
+        self._snapshot = take_snapshot(self._config.env, self._config.max_workers)
 
     # --- actions ---------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.states import Task
+from .._shared.calls import name_of
 from .._shared.payload import CallEncoder, PayloadError
 from ..config import PoolConfig, TaskOptions
 from ..future import ForkFuture
@@ -43,10 +44,10 @@ class Pool:
     ) -> ForkFuture[Any]:
         """Accept a call. Raises what `ForkPoolExecutor.submit` promises."""
         self._check_open()
-        payload = self.encode(fn, args, kwargs)
+        payload = self.encode(fn, args, kwargs, options.name)
         future: ForkFuture[Any] = ForkFuture()
         future._pool = self
-        task = Task(future, payload, options.name or _name_of(fn), options.timeout)
+        task = Task(future, payload, options.name or name_of(fn), options.timeout)
         if not self._claim:
             self._start()
         intake = self.intake
@@ -56,10 +57,10 @@ class Pool:
             raise RuntimeError("cannot schedule new futures after shutdown")
         return future
 
-    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None) -> bytes:
         """Pickle a call, in the caller's thread: what runs is what the host holds now."""
         try:
-            return self.encoder.encode(fn, args, kwargs)
+            return self.encoder.encode(fn, args, kwargs, name)
         except PayloadError as error:
             from ..errors import SerializationError
 
@@ -167,14 +168,6 @@ def _frames_of_ours() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("forkpool."):
         level, frame = level + 1, frame.f_back
     return level
-
-
-def _name_of(fn: Callable[..., Any]) -> str:
-    name = getattr(fn, "__qualname__", None)
-    if type(name) is str:
-        return name
-    inner = getattr(fn, "func", None)  # functools.partial
-    return _name_of(inner) if inner is not None and inner is not fn else type(fn).__qualname__
 
 
 _live_pools: weakref.WeakSet[Pool] = weakref.WeakSet()

@@ -103,14 +103,16 @@ def _x_options() -> list[str]:
     return [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in options.items()]
 
 
-def take_snapshot(env: Mapping[str, str] | None) -> dict[str, Any]:
+def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1) -> dict[str, Any]:
     """Return what `forkpool._child.inherit` applies in the fork server and in each worker.
 
     Args:
         env: Variables to set on top of this process's environment.
+        max_workers: Number of slots of the pool.
     """
     return {
         "host_pid": os.getpid(),
+        "max_workers": max_workers,
         "environ": environment(env),
         "cwd": _cwd(),
         "umask": _umask(),

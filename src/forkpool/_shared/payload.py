@@ -5,9 +5,9 @@ Must not import cloudpickle before a call needs it, hold a lock while it pickles
 finalizer may submit again), or catch what is not an `Exception`.
 
 A payload starts with one byte of flags; lengths are 64 bits wide:
-    flags  [PATH: length, pickled sys.path]  [RICH: length, pickled table of entries]  pickled body
+    flags  [TITLE: length, name]  [PATH: length, pickled sys.path]  [RICH: length, pickled table of entries]  pickled body
 The body is (module, name, args, kwargs) of a plain call, (namespace, name, args, kwargs) of one that is NAMED, else
-(function, args, kwargs); of a result the value.
+(function, args, kwargs); of a result the value. The name is there only if `options(name=)` gave one.
 Hard part: what is *plain* (by reference, builtin data) must be recognised in a microsecond and never wrongly: the
 decision is `plain`'s and `importable`'s. Everything else goes through `by_value`.
 Tests: tests/unit/test_payload_*.py
@@ -31,7 +31,7 @@ __all__ = ["CallDecoder", "CallEncoder", "PayloadError", "ResultEncoder", "is_si
 Serializer = Literal["auto", "pickle", "cloudpickle"]
 Buffer = bytes | bytearray | memoryview
 
-RICH, PATH, SINGLE_USE, NAMED = 1, 2, 4, 8
+RICH, PATH, SINGLE_USE, NAMED, TITLE = 1, 2, 4, 8, 16
 _LENGTH = struct.Struct("<Q")
 _PLAIN_TAG = b"\0"
 PLAIN_RESULT_LIMIT = 65536  # arbitrary: what the supervisor thread may unpickle itself, tens of microseconds
@@ -60,9 +60,11 @@ class CallEncoder:
         self._path = list(sys.path)
         self._sizes = explain.SizeWatch(warn) if warn is not None else None
 
-    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None) -> bytes:
         """Return the payload of one call.
 
+        Args:
+            name: What the task is to be called; None: `calls.name_of(fn)`, which does not travel.
         Raises:
             PayloadError: The user's: a part of the call cannot travel. Nothing was changed.
         """
@@ -73,15 +75,16 @@ class CallEncoder:
             and (not kwargs or all_plain(kwargs.values()))
             and sys.path == self._path
         ):
-            payload = _PLAIN_TAG + pickle.dumps((fn.__module__, fn.__qualname__, args, kwargs), 5)
+            head = _PLAIN_TAG if name is None else b"".join((bytes((TITLE,)), *_with_length(_as_bytes(name))))
+            payload = head + pickle.dumps((fn.__module__, fn.__qualname__, args, kwargs), 5)
             if len(payload) >= explain.BIG and self._sizes is not None:
                 from forkpool._shared.session import Session
 
                 self._sizes.look(Session, fn, args, kwargs, [])
             return payload
-        return self._encode_rich(fn, args, kwargs)
+        return self._encode_rich(fn, args, kwargs, name)
 
-    def _encode_rich(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    def _encode_rich(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> bytes:
         from forkpool._shared import mp_support
         from forkpool._shared import session as sessions
 
@@ -99,7 +102,7 @@ class CallEncoder:
             spawning.end()  # a second time: Ctrl-C may have hit the first one
         entries = session.table()
         flags = (SINGLE_USE if spawning.used_fds else 0) | (NAMED if named else 0)
-        payload = _join(body, entries, self._path_if_changed(), flags)
+        payload = _join(body, entries, self._path_if_changed(), flags, name)
         if self._sizes is not None and len(payload) >= explain.BIG:
             self._sizes.look(type(session), fn, args, kwargs, entries)
         return payload
@@ -112,6 +115,7 @@ class CallDecoder:
     """Unpickle calls in a worker; lives as long as the worker. One thread."""
 
     def __init__(self) -> None:
+        self.name: str | None = None  # of the call that was decoded last, if it was given one
         self._last_path: list[str] | None = None
 
     def decode(self, data: Buffer) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -122,7 +126,11 @@ class CallDecoder:
         """
         view = memoryview(data)
         flags, view = view[0], view[1:]
+        self.name = None
         try:
+            if flags & TITLE:
+                part, view = _split(view)
+                self.name = str(part, "utf-8", "surrogatepass")
             if flags & PATH:
                 part, view = _split(view)
                 self._extend_path(pickle.loads(part))
@@ -205,8 +213,11 @@ def _load(flags: int, view: memoryview, *, worker: bool) -> Any:
         return (global_ref(*value[:2]), *value[2:]) if flags & NAMED else value
 
 
-def _join(body: bytes, entries: list[Any], path: list[str] | None, flags: int) -> bytes:
+def _join(body: bytes, entries: list[Any], path: list[str] | None, flags: int, name: str | None = None) -> bytes:
     parts = [b""]
+    if name is not None:
+        flags |= TITLE
+        parts += _with_length(_as_bytes(name))
     if path is not None:
         flags |= PATH
         parts += _with_length(pickle.dumps(path, 5))
@@ -214,6 +225,10 @@ def _join(body: bytes, entries: list[Any], path: list[str] | None, flags: int) -
     parts += _with_length(pickle.dumps(entries, 5))
     parts[0] = bytes((flags,))
     return b"".join((*parts, body))
+
+
+def _as_bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
 
 
 def _with_length(data: bytes) -> tuple[bytes, bytes]:
