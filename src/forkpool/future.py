@@ -53,6 +53,8 @@ class ForkFuture(Future[T]):
 
     _done_callbacks: list[Callable[[Future[T]], object]]  # the base class's, unknown to its type stubs
     _pool: Any = None  # where requests go; set by the pool
+    # The core's record of this call, which refers to us. Let go of at the end: a cycle would wait for the garbage collector.
+    _task: Any = None
     # Set by the supervisor in place of `_result` and `_exception` when the answer is not plain data.
     _encoded: EncodedAnswer | None = None
 
@@ -71,7 +73,7 @@ class ForkFuture(Future[T]):
             return True
         if self.__dict__.setdefault("_ending", "kill") != "kill":
             return False
-        self._pool.ask_kill(self)
+        self._pool.ask_kill(self._task)
         return True
 
     def cancel(self) -> bool:
@@ -83,6 +85,7 @@ class ForkFuture(Future[T]):
         if self.__dict__.setdefault("_owner", "user") == "user":
             if self._state == PENDING:
                 self._state = CANCELLED
+            self._tell_the_pool()
             if self._tell_of_cancel():
                 self._invoke_callbacks()  # type: ignore[attr-defined]  # the base class's: here, as there
         return self.cancelled()
@@ -153,7 +156,7 @@ class ForkFuture(Future[T]):
                 return self._end_cancelled()
             failed = error is not None or (encoded is not None and encoded.is_error)
             self._result, self._exception, self._encoded = result, error, encoded
-            self._state = FINISHED
+            self._state, self._task = FINISHED, None
             for waiter in self._waiters:
                 if failed:
                     waiter.add_exception(self)
@@ -175,6 +178,13 @@ class ForkFuture(Future[T]):
         finally:
             self._condition.release()
 
+    def _tell_the_pool(self) -> None:
+        """It need keep neither payload nor place of the call. If this is interrupted, it does until the call's turn comes."""
+        task = self._task
+        if task is not None:
+            self._pool.forget(task)
+            self._task = None
+
     def _tell_of_cancel(self) -> bool:
         """Tell who waits, in the thread that cancels. If that is interrupted, the pool does it instead of starting the task."""
         with self._condition._lock:  # type: ignore[attr-defined]  # `with` on a C lock cannot be interrupted half-way
@@ -185,7 +195,7 @@ class ForkFuture(Future[T]):
         for waiter in self._waiters:
             waiter.add_cancelled(self)
         self._condition.notify_all()
-        self._state = CANCELLED_AND_NOTIFIED
+        self._state, self._task = CANCELLED_AND_NOTIFIED, None
         return bool(self._done_callbacks)
 
     def _run_callbacks(self) -> None:

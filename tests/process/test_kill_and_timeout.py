@@ -6,6 +6,7 @@ The timeouts here are short so that the tests are; none asserts how long somethi
 import os
 import signal
 import threading
+import tracemalloc
 from concurrent.futures import CancelledError, Executor, wait
 from typing import Any
 
@@ -190,6 +191,28 @@ def test_cancel_of_what_waits_behind_a_stuck_task(gate: Gate, marks: Marks) -> N
         assert [future.cancel() for future in waiting] == [True] * 20
         gate.open_for_all()
     assert marks.words() == []
+
+
+@pytest.mark.filterwarnings("ignore::forkpool.PayloadWarning")  # large, again and again: that is what is looked at
+def test_what_is_cancelled_gives_its_memory_back_before_its_turn_comes(gate: Gate) -> None:
+    # 1. one task runs, one waits, behind it many large ones; 2. those are cancelled; 3. the running one is killed: when the
+    # next is inside, the supervisor has heard all that.
+    with ForkPoolExecutor(1) as ex:
+        running, _ = ex.submit(tasks.enter, gate), ex.submit(tasks.enter, gate)
+        gate.wait_inside()
+        tracemalloc.start()
+        try:
+            large = [ex.submit(tasks.identity, bytes(1 << 20)) for _ in range(20)]
+            held, _ = tracemalloc.get_traced_memory()
+            assert all(future.cancel() for future in large)
+            assert running.kill()
+            gate.wait_inside()
+            left, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gate.open_for_all()
+        assert held > 20 << 20
+        assert left < 2 << 20
 
 
 def test_kill_signal_comes_through_no_matter_what_the_worker_blocks(gate: Gate) -> None:

@@ -22,18 +22,25 @@ class Requests:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.killed: list[object] = []
+        self.forgotten: list[object] = []
         self.on_supervisor = False
 
-    def ask_kill(self, future: object) -> None:
-        self.killed.append(future)
+    def ask_kill(self, task: object) -> None:
+        self.killed.append(task)
+
+    def forget(self, task: object) -> None:
+        self.forgotten.append(task)
 
     def is_supervisor_thread(self) -> bool:
         return self.on_supervisor
 
 
+TASK = object()
+
+
 def make() -> ForkFuture[Any]:
     future: ForkFuture[Any] = ForkFuture()
-    future._pool = Requests()
+    future._pool, future._task = Requests(), TASK
     return future
 
 
@@ -125,6 +132,20 @@ def test_one_end_only() -> None:
     assert future._pool.killed == []
 
 
+def test_the_pool_is_told_of_a_cancel_once() -> None:
+    future = make()
+    assert future.cancel()
+    assert future.cancel()
+    assert future._pool.forgotten == [TASK]
+
+
+@pytest.mark.parametrize("end", [lambda f: f.cancel(), lambda f: f._finish(1), lambda f: f._finish_cancelled()])
+def test_what_has_ended_is_no_cycle(end: Any) -> None:
+    future = make()
+    end(future)
+    assert future._task is None
+
+
 def test_kill_before_it_began_cancels() -> None:
     future = make()
     assert future.kill()
@@ -136,7 +157,7 @@ def test_kill_then_the_end() -> None:
     future = running()
     assert future.kill()
     assert not future.done(), "the worker is not dead yet"
-    assert future._pool.killed == [future]
+    assert future._pool.killed == [TASK]
     future._finish_cancelled()
     assert future.cancelled()
     assert future.kill(), "it did end cancelled"

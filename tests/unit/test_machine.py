@@ -99,7 +99,14 @@ class Host:
         return self.kill_task(self.tasks[name])
 
     def kill_task(self, task: Task) -> list[tuple[object, ...]]:
-        self.machine.on_kill(task.future)
+        self.machine.on_kill(task)
+        return self.step()
+
+    def cancel(self, *names: str) -> list[tuple[object, ...]]:
+        """As the user does it, and the news has come."""
+        self.cancelled.update(names)
+        for name in names:
+            self.machine.on_cancel(self.tasks[name])
         return self.step()
 
     def later(self, seconds: float) -> list[tuple[object, ...]]:
@@ -208,6 +215,38 @@ def test_a_task_that_was_cancelled_while_it_waited_is_not_sent() -> None:
     assert host.answer(1) == [("END", None, "b", "CANCELLED"), ("SEND", 1, "c")]
 
 
+def test_what_is_cancelled_while_it_waits_gives_its_payload_back_at_once() -> None:
+    host = Host(1).busy("a")
+    host.submit("b", payload=b"large")
+    host.submit("c")
+    assert host.cancel("b") == [("END", None, "b", "CANCELLED")]
+    assert host.tasks["b"].payload == b""
+    assert host.answer(1) == [("SEND", 1, "c")]
+
+
+def test_news_of_a_cancel_that_come_late() -> None:
+    # 1. cancelled by the user; 2. its turn comes, and it is refused; 3. the news are taken from the intake.
+    host = Host(1).busy("a")
+    host.submit("b")
+    host.cancelled.add("b")
+    assert host.answer(1) == [("END", None, "b", "CANCELLED")]
+    assert host.cancel("b") == []
+
+
+def test_no_worker_is_forked_for_what_is_cancelled() -> None:
+    host = Host(4)
+    host.submit("a", "b", "c", "d")
+    assert host.cancel("a", "c", "d") == [*(("END", None, name, "CANCELLED") for name in "acd"), ("SPAWN", 1)]
+
+
+def test_what_is_cancelled_does_not_stand_in_the_way_of_what_is_sent_ahead() -> None:
+    host = Host(1).idle()
+    host.submit("x")
+    host.step()
+    host.submit("long", "x")
+    assert host.cancel("long") == [("END", None, "long", "CANCELLED"), ("SEND", 1, "x")]
+
+
 def test_slots_are_numbered_from_zero_and_used_again() -> None:
     host = Host(2).busy("a", "b")
     assert (host.worker(1).slot, host.worker(2).slot) == (0, 1)
@@ -281,6 +320,16 @@ def test_the_answer_then_kill_finds_nothing() -> None:
     host = Host(1).busy("a")
     host.answer(1)
     assert host.kill("a") == []
+
+
+def test_kills_do_not_search_the_queue() -> None:
+    """Each looked at all that waited, for a task that had been answered meanwhile: the alarm would ring."""
+    host = Host(1).busy("a")
+    host.submit(*map(str, range(100_000)))
+    host.answer(1)
+    for _ in range(100_000):
+        host.machine.on_kill(host.tasks["a"])
+    assert host.acted() == []
 
 
 def test_kill_of_a_task_that_the_worker_never_took_ends_it_cancelled() -> None:

@@ -70,6 +70,7 @@ class Host(RuleBasedStateMachine):
             started_at=self.started_at,
         )
         self.calls: list[Call] = []
+        self.untold: list[Call] = []  # cancelled; the machine has not heard of it
         self.processes: dict[int, Process] = {}
         self.seq = 0
         self.finished = 0
@@ -248,6 +249,15 @@ class Host(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.open_calls()))
         if not call.claimed:
             call.cancelled = True
+            self.untold.append(call)
+
+    @rule()
+    @precondition(lambda self: self.untold)
+    def hear_of_cancels(self) -> None:
+        while self.untold:
+            task = self.untold.pop().task
+            assert task is not None
+            self.machine.on_cancel(task)
 
     @rule(data=st.data())
     @precondition(lambda self: self.open_calls())
@@ -255,7 +265,8 @@ class Host(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.open_calls()))
         if call.claimed:
             call.kill_asked = True
-            self.machine.on_kill(call)
+            assert call.task is not None
+            self.machine.on_kill(call.task)
 
     def open_calls(self) -> list[Call]:
         return [call for call in self.calls if not call.ends and not call.cancelled]

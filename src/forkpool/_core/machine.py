@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .durations import Durations
+from .ready_queue import ReadyQueue
 from .staffing import Staffing
 from .states import Task, Verb, Verdict, Worker, WorkerState
 from .wire import INLINE_BYTES
@@ -55,7 +56,7 @@ class PoolMachine:
             started_at: When (monotonic seconds) the worker took its present task; None: it has not.
         """
         self.actions: list[tuple[Verb, Worker | None, Task | None]] = []
-        self.queue: deque[Task] = deque()
+        self.queue = ReadyQueue()
         self.workers: dict[int, Worker] = {}  # by generation; all that are not GONE
         self.broken = False
         self.closing = False
@@ -120,7 +121,7 @@ class PoolMachine:
             elif self.broken:
                 self._end(task, Verdict.POOL_BROKEN, worker)
             else:
-                task.verdict = None
+                task.verdict, task.seq = None, 0
                 self._put_back(task)
                 self.queue.appendleft(task)
         if not alive:
@@ -141,18 +142,23 @@ class PoolMachine:
                 return
         self._rest(worker)
 
-    def on_kill(self, future: object) -> None:
+    def on_kill(self, task: Task) -> None:
         """The user wants this task, which was sent when asked, stopped."""
         for worker in self.workers.values():
-            for task in worker.tasks:
-                if task.future is future:
-                    self._condemn(worker, task, Verdict.KILLED)
-                    return
-        for task in self.queue:  # it was taken back in between
-            if task.future is future:
-                self.queue.remove(task)
-                self._end(task, Verdict.KILLED, None)
+            if task in worker.tasks:
+                self._condemn(worker, task, Verdict.KILLED)
                 return
+        if task.seq == 0:  # it was taken back in between
+            self._leave_queue(task, Verdict.KILLED)
+
+    def on_cancel(self, task: Task) -> None:
+        """The user has cancelled a task that was waiting. News for the books: `try_start` would refuse it anyway."""
+        self._leave_queue(task, Verdict.CANCELLED)
+
+    def _leave_queue(self, task: Task, verdict: Verdict) -> None:
+        if task.verdict is None:  # else it has left already
+            self.queue.remove(task, verdict)
+            self._end(task, verdict, None)
 
     # --- facts: workers --------------------------------------------------------------------------------
 
@@ -280,7 +286,7 @@ class PoolMachine:
         """Send ahead to a busy worker what surely takes no longer than it would take to be asked."""
         queue = self.queue
         while queue and self._has_room(worker):
-            expected = self._expected(queue[0])
+            expected = self._expected(queue.first)
             if expected is None or worker.ahead_s + expected > MAX_AHEAD_S:
                 return
             task = queue.popleft()
@@ -456,5 +462,7 @@ class PoolMachine:
         assert all(worker.owns_slot for worker in workers if worker.state is not WorkerState.RETIRING)
         tasks = [task for worker in workers for task in worker.tasks] + list(self.queue)
         assert len(tasks) == len(set(map(id, tasks)))
+        self.queue.check_invariants()
+        assert all(task.seq == 0 for task in self.queue)
         assert not self.queue or not (self.broken or self._discarding)
         assert not self._finished or not workers

@@ -53,7 +53,7 @@ class Task:
     payload: bytes
     name: str  # for messages, and the key under which its length is learnt
     timeout: float | None = None  # seconds of running time; None: no limit
-    seq: int = 0  # unique in the pool, given when it is sent
+    seq: int = 0  # unique in the pool, given when it is sent; 0: it waits
     verdict: Verdict | None = None  # how it is to end, or has ended, without an answer
 
 

@@ -28,7 +28,8 @@ from .._core.states import Task
 class Request(Enum):
     """What else but tasks may lie in the intake, as (request, argument)."""
 
-    KILL = auto()  # argument: the future
+    KILL = auto()  # argument: the task
+    CANCEL = auto()  # argument: the task
     CLOSE = auto()  # argument: cancel what is queued?
     ABORT = auto()
     KILL_ALL = auto()

@@ -47,7 +47,7 @@ class Pool:
         payload = self.encode(fn, args, kwargs, options.name)
         future: ForkFuture[Any] = ForkFuture()
         future._pool = self
-        task = Task(future, payload, options.name or name_of(fn), options.timeout)
+        future._task = task = Task(future, payload, options.name or name_of(fn), options.timeout)
         if not self._claim:
             self._start()
         intake = self.intake
@@ -66,8 +66,14 @@ class Pool:
 
             raise SerializationError(str(error), part=error.part) from error.__cause__
 
-    def ask_kill(self, future: ForkFuture[Any]) -> None:
-        self._post((Request.KILL, future))
+    def ask_kill(self, task: Task | None) -> None:
+        """None: it has ended meanwhile."""
+        if task is not None:
+            self._post((Request.KILL, task))
+
+    def forget(self, task: Task) -> None:
+        """Its user has cancelled it."""
+        self._post((Request.CANCEL, task))
 
     def close(self, *, cancel_queued: bool) -> None:
         """Accept no more; finish what was accepted, or only what runs. Does not wait."""

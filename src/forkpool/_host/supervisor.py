@@ -218,6 +218,8 @@ class Supervisor:
         match request:
             case Request.KILL:
                 machine.on_kill(argument)
+            case Request.CANCEL:
+                machine.on_cancel(argument)
             case Request.CLOSE:
                 machine.on_close(cancel_queued=argument)
             case Request.ABORT:
