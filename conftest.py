@@ -1,10 +1,11 @@
-"""What every test gets, whatever it tests: an alarm instead of a hang.
+"""What every test gets, whatever it tests: an alarm instead of a hang, and signals as a terminal leaves them.
 
 Runs in: the pytest process, main thread.
 The plumbing lives in tests/support; the leak check is switched on by the conftest of the folders
 whose tests start processes (tests/process, tests/contract).
 """
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,18 @@ DEFAULT_ALARM_S = 40
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a quarter of a second")
     config.addinivalue_line("markers", "alarm(seconds): patience before a test counts as hung")
+    heed_signals_of_a_terminal()
+
+
+def heed_signals_of_a_terminal() -> None:
+    """Let the programs that tests start heed Ctrl-C and SIGHUP, also when pytest was started with `&` or `nohup`.
+
+    A shell without job control starts what it puts in the background with SIGINT and SIGQUIT ignored, nohup adds SIGHUP. Both
+    survive exec; a handler does not. Ours does nothing: pytest itself goes on ignoring them.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
