@@ -169,6 +169,27 @@ def test_idle_worker_killed(gate: Gate) -> None:
         assert ex.submit(tasks.pid).result() != pid
 
 
+def test_idle_worker_that_takes_a_task_with_it_as_it_dies(gate: Gate, marks: Marks) -> None:
+    """Idle means that it did not begin with anything.
+
+    1. The host sends a task. 2. The worker's read takes it out of the pipe. 3. The worker dies before its next instruction.
+    With SIGKILL at 2 that is one time in some hundred (the kernel looks for data before it looks for signals). Here a thread
+    that an earlier task left holds the interpreter lock, so that the worker's own thread cannot come out of its read.
+    """
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(tasks.leave_a_thread, gate, tasks.tell_then, gate, tasks.busy_in_c).result()
+        processes.wait_state(pid, "S")  # in its read
+        gate.release()
+        assert gate.wait_inside() == pid
+        sleeps = processes.times_asleep(pid)
+        future = ex.submit(tasks.leave_mark, marks, "ran")
+        while processes.times_asleep(pid) == sleeps:  # it came out of its read, and waits for the lock
+            os.sched_yield()
+        os.kill(pid, signal.SIGKILL)
+        assert future.result() == "ran"
+    assert marks.words() == ["ran"]
+
+
 def test_waiting_tasks_of_a_killed_worker_run_once_elsewhere(gate: Gate, marks: Marks) -> None:
     words = [str(number) for number in range(40)]
     with ForkPoolExecutor(1) as ex:

@@ -107,6 +107,13 @@ def wait_state(pid: int, states: str) -> None:
         os.sched_yield()
 
 
+def times_asleep(pid: int) -> int:
+    """How often the main thread of the process has gone to sleep so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("voluntary_ctxt_switches"))
+    return int(line.split()[1])
+
+
 def wait_none_marked(mark: str | None = None, patience_s: float = PATIENCE_S) -> None:
     """Return when no process of the test lives; children that they start meanwhile count too."""
     while left := {pid for pid in marked(mark) if not has_ended(pid)}:

@@ -28,8 +28,16 @@ def link() -> Iterator[WorkerLink]:
 
 
 @pytest.fixture
-def pipe(link: WorkerLink) -> TaskPipe:
-    return TaskPipe(link.child_fds[0])
+def page(link: WorkerLink) -> Iterator[StatusPage]:
+    """The worker's mapping."""
+    page = StatusPage(link.child_fds[2])
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def pipe(link: WorkerLink, page: StatusPage) -> TaskPipe:
+    return TaskPipe(link.child_fds[0], page)
 
 
 def open_fds() -> set[str]:
@@ -176,6 +184,46 @@ def test_recall_works_after_the_worker_is_dead(link: WorkerLink) -> None:
     assert link.recall() == [1]
     link.send(Kind.TASK, 2, b"")  # the host has a read end: no SIGPIPE, no EPIPE
     assert link.recall() == [2]
+
+
+# --- what a worker that dies takes with it
+
+
+def test_a_task_that_the_worker_read_and_did_not_note_never_began(link: WorkerLink, pipe: TaskPipe, page: StatusPage) -> None:
+    for seq, answered in ((1, None), (2, 1)):
+        link.send(Kind.TASK, seq, b"")
+        pipe.receive()
+        assert link.recall() == []
+        link.answered = answered or link.answered
+        assert link.never_took([seq]) == [seq]
+        page.take(seq, 1)
+        assert link.never_took([seq]) == []
+
+
+def test_a_task_behind_one_that_was_not_answered_never_began_either_but_nobody_asks(link: WorkerLink, page: StatusPage) -> None:
+    page.take(1, 1)
+    assert link.never_took([1, 2]) == [], "2 still lies in the pipe: recall() tells"
+
+
+def test_a_streamed_task_is_taken_with_its_header(link: WorkerLink, pipe: TaskPipe) -> None:
+    # Room for the rest may be what kills the worker: sent to one worker after the other it would kill them all.
+    write_all(link, pipe, Kind.TASK, 9, BIG)
+    assert link.never_took([9]) == []
+    assert link.may_have_run(9) == "no"
+
+
+def test_a_streamed_task_whose_header_was_read_as_the_worker_died(link: WorkerLink) -> None:
+    link.send(Kind.TASK, 9, BIG)
+    os.read(link.child_fds[0], PACKET_BYTES)
+    assert link.recall() == []
+    assert link.never_took([9]) == [9]
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\xff", b"\7"])
+def test_a_page_that_was_scribbled_on_makes_nobody_innocent(link: WorkerLink, page: StatusPage, filler: bytes) -> None:
+    page.take(1, 1)
+    os.pwrite(link.child_fds[2], filler * 4096, 0)
+    assert link.never_took([1]) == []
 
 
 # --- answers

@@ -64,7 +64,7 @@ class WorkerProcess:
         page = StatusPage(page_fd)
         os.lseek(page_fd, TAIL, os.SEEK_SET)
         faulthandler.enable(page_fd, all_threads=True)
-        loop = TaskLoop(TaskPipe(task_fd), answer_fd, page)
+        loop = TaskLoop(TaskPipe(task_fd, page), answer_fd, page)
         inherit.apply_in_worker(self._snapshot, slot, keep_signals=loop.set_handlers())
         _line_buffer_output()
         gc.enable()
@@ -74,8 +74,9 @@ class WorkerProcess:
 class TaskPipe:
     """Read frames that the host wrote."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, page: StatusPage) -> None:
         self._fd = fd
+        self._page = page
 
     def receive(self) -> tuple[int, int, bytes | bytearray]:
         """Kind, seq and payload of the next frame; `Kind.STOP` when the host is gone."""
@@ -84,6 +85,7 @@ class TaskPipe:
             return Kind.STOP, 0, b""
         kind, flags, seq, length = unpack_header(packet)
         if flags & STREAM:
+            self._page.read_on(seq)
             return kind, seq, self._stream(length)
         return kind, seq, packet[HEADER.size :]
 

@@ -3,7 +3,8 @@
 Runs in: host, supervisor thread. Owns the links to fork server and workers. Reports facts to the core; decides nothing.
 
 Hard part: the order of facts about one death. The fork server tells of it only after the worker and its group are dead,
-so everything that the worker wrote is in the pipes by then: read the answers, look for untaken tasks, then report. The pidfd
+so everything that the worker wrote is in the pipes by then: read the answers, look for untaken tasks, then report. A task is
+untaken if it still lies in the pipe, and also if a worker that was killed between two tasks took it out as it died. The pidfd
 may be readable first: the status is then waited for, for a bounded time, and the end of a killed server ends the wait too.
 Tests: tests/process/test_crash.py, tests/process/test_fork_server.py
 """
@@ -183,8 +184,11 @@ class Crew:
         """Process what a worker wrote. False: nothing more is there."""
         link = self.links[generation]
         try:
-            for answer in link.read_answers():
+            answers = link.read_answers()
+            for answer in answers:
                 self._on_answer(self._machine.workers[generation], answer)
+            if answers and (seq := answers[-1][3]):  # READY is no task's answer
+                link.answered = seq
         except BlockingIOError:
             return False
         except (EOFError, OSError):
@@ -235,7 +239,8 @@ class Crew:
         if worker.state is WorkerState.SPAWNED:
             self.start_failure = link.note or f"worker {link.pid} ended before it was ready ({_status_text(death.status)})"
         self._dead.append(generation)
-        self._machine.on_recalled(worker, link.recall(), alive=False)
+        back = link.recall() + link.never_took([task.seq for task in worker.tasks])
+        self._machine.on_recalled(worker, back, alive=False)
         self._machine.on_gone(worker, time.monotonic())
 
     # --- facts: the fork server ------------------------------------------------------------------------

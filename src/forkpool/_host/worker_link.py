@@ -7,6 +7,8 @@ Hard part: a task that was written but never taken must be told from one that wa
 (`O_DIRECT`, pipe(2)): a frame is read whole or not at all, and the host can read it too. What the host still finds in the pipe
 of a dead worker never began. The second read end is opened through /proc without O_DIRECT (with it: EINVAL), so that
 its non-blocking flag is its own. For a streamed frame the count of unread bytes tells (FIONREAD): all of them, or it was taken.
+The pipe alone does not tell all: a worker that dies between two tasks may take a frame with it. Then the status page, on
+which a worker notes a task before it does anything else with it, tells that it never began (`never_took`).
 Tests: tests/process/test_crash.py, tests/unit/test_worker_link.py
 """
 
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 
 from .._core.wire import INLINE_BYTES, PACKET_BYTES, STREAM, Answer, AnswerReader, Kind, pack, pack_header, unpack_header
 from .._shared.descriptors import close_all
-from .._shared.status_page import Stage, StatusPage
+from .._shared.status_page import NOTHING_YET, Stage, StatusPage
 
 _READ_BYTES = 1 << 16
 _PIPE_BYTES = 1 << 20
@@ -43,7 +45,7 @@ class WorkerLink:
 
     __slots__ = (
         "_answer_fd", "_behind", "_frame_bytes", "_frame_seq", "_grown", "_page", "_pending", "_reader", "_task_fd",
-        "_untaken_fd", "child_fds", "death", "note", "orphan", "patience_end", "pid", "pidfd", "slot",
+        "_untaken_fd", "answered", "child_fds", "death", "note", "orphan", "patience_end", "pid", "pidfd", "slot",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -53,6 +55,7 @@ class WorkerLink:
         self.note: str | None = None  # why we killed it, when a task was not the reason
         self.death: Death | None = None
         self.patience_end: float | None = None  # monotonic seconds: what followed the first sign of death must be here by then
+        self.answered = NOTHING_YET  # seq of the last task that it answered
         self.orphan = False  # the fork server that forked it is gone: nobody reaps it and tells
         self._reader = AnswerReader()
         self._pending: memoryview | None = None  # what is still to be written of a streamed frame
@@ -157,6 +160,10 @@ class WorkerLink:
         fcntl.ioctl(self._untaken_fd, termios.FIONREAD, unread)
         untouched = int.from_bytes(unread, sys.byteorder) == self._frame_bytes
         return [self._frame_seq] if untouched else []
+
+    def never_took(self, seqs: list[int]) -> list[int]:
+        """Which of these the worker, now dead, never began, though they may be in its pipe no more."""
+        return [seq for seq in seqs if self._page.never_took(seq, self.answered)]
 
     # --- answers
 

@@ -3,6 +3,8 @@
 Runs in: the worker (writer) and the host (reader). One memfd per worker. Words of 8 bytes, each with one writer and
 stored in one instruction (`memoryview.cast("Q")`; `struct.pack_into` would store byte by byte and be torn).
 The host reads it to decide only when the worker is gone, or to ask when a task really began; else it is a hint.
+A page that a crash scribbled on must not make a task that ran look as if it had not: `never_took` trusts only the very
+number that the worker left there itself, and zero is none of those.
 Behind the words lies room for faulthandler, which writes with write(2) on the memfd.
 Tests: tests/unit/test_status_page.py
 """
@@ -11,11 +13,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from enum import IntEnum
 
 SIZE = 1 << 16
 TAIL = 4096  # where faulthandler's text begins
-_SEQ, _STAGE, _STARTED_NS, _TERMINATE = range(4)
+_SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING = range(5)
+NOTHING_YET = (1 << 63) | 0x464F524B  # in the place of a seq: arbitrary, but neither a seq nor zeros
 
 
 class Stage(IntEnum):
@@ -46,6 +50,7 @@ class StatusPage:
         try:
             os.ftruncate(fd, SIZE)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            os.pwrite(fd, NOTHING_YET.to_bytes(8, sys.byteorder), _SEQ * 8)
         except BaseException:
             os.close(fd)
             raise
@@ -59,6 +64,10 @@ class StatusPage:
         words[_STARTED_NS] = now_ns
         words[_STAGE] = Stage.LOADING
         words[_SEQ] = seq
+
+    def read_on(self, seq: int) -> None:
+        """The worker reads a large call: room for it may cost the worker its life, so blame begins before `take`."""
+        self._words[_READING] = seq
 
     def set_stage(self, stage: Stage) -> None:
         self._words[_STAGE] = stage
@@ -86,6 +95,17 @@ class StatusPage:
         number = words[_STAGE]
         # Another number: memory was overwritten before the crash, so the task had begun.
         return Stage(number) if number <= Stage.ANSWERED else Stage.RUNNING
+
+    def never_took(self, seq: int, answered: int) -> bool:
+        """Whether a dead worker had not even begun with this task, wherever its frame is.
+
+        A process with a deadly signal pending may still take a frame out of the pipe: pipe_read() looks for data before it
+        looks for signals. It then dies on the way back to user mode, and never writes here.
+
+        Args:
+            answered: The last seq that this worker answered; `NOTHING_YET` if there is none.
+        """
+        return self._words[_SEQ] == answered and self._words[_READING] != seq
 
     def crash_traceback(self) -> str | None:
         """What faulthandler wrote, if it did."""
