@@ -1,13 +1,12 @@
 """The pool's and the tasks' options: frozen, validated once, when the user gives them.
 
-Runs in: host. Pure but for reading how many CPUs this process may use.
+Runs in: host. Pure: what this process may use of the machine is an argument.
 Tests: tests/unit/test_config.py
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -47,9 +46,13 @@ def pool_config(
     env: object,
     serializer: object,
     grace_period: object,
+    *,
+    count_cpus: Callable[[], int],
 ) -> PoolConfig:
     """Check the constructor's arguments.
 
+    Args:
+        count_cpus: Asked for how many workers there are when `max_workers` is None.
     Raises:
         TypeError, ValueError: The caller's fault; the message names the argument, what came, and what is right.
     """
@@ -59,7 +62,7 @@ def pool_config(
     if serializer not in _SERIALIZERS:
         raise ValueError(f"serializer must be one of {', '.join(map(repr, _SERIALIZERS))}, not {serializer!r}")
     return PoolConfig(
-        max_workers=usable_cpus() if max_workers is None else _positive_int("max_workers", max_workers),
+        max_workers=count_cpus() if max_workers is None else _positive_int("max_workers", max_workers),
         initializer=cast("Callable[..., object] | None", initializer),
         initargs=_initargs(initargs),
         max_tasks_per_child=None if max_tasks_per_child is None else _positive_int("max_tasks_per_child", max_tasks_per_child),
@@ -99,14 +102,6 @@ def check_context(context: object) -> None:
         )
     if method not in (None, "forkserver", "spawn"):
         raise ValueError(f'mp_context must be None, "forkserver" or "spawn", not {method!r}')
-
-
-def usable_cpus() -> int:
-    """How many logical CPUs this process may run on: its affinity mask (`taskset`, docker's cpuset)."""
-    try:
-        return len(os.sched_getaffinity(0)) or 1
-    except (AttributeError, OSError):
-        return os.cpu_count() or 1
 
 
 def _positive_int(name: str, value: object) -> int:

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ._host.intake import Request
 from ._host.pool import Pool
+from ._host.topology import usable_cpus
 from ._shared.calls import run_chunk
 from .config import Serializer, TaskOptions, pool_config, task_options
 from .future import ForkFuture
@@ -99,7 +100,8 @@ class ForkPoolExecutor(_Submitter):
     The constructor checks its arguments and starts nothing.
 
     Args:
-        max_workers: Number of workers at most; None: as many as this process may use CPUs.
+        max_workers: Number of workers at most; None: as many as this process may use CPUs (affinity mask and cgroup quota,
+            rounded up).
         mp_context: For compatibility: None, or a "forkserver" or "spawn" context, which all mean the same here.
         initializer: Called in each worker before its first task. If it raises, the pool is broken, as in the standard library.
         initargs: Its arguments.
@@ -129,7 +131,17 @@ class ForkPoolExecutor(_Submitter):
         grace_period: float = 5.0,
     ) -> None:
         _check_platform()
-        config = pool_config(max_workers, mp_context, initializer, initargs, max_tasks_per_child, env, serializer, grace_period)
+        config = pool_config(
+            max_workers,
+            mp_context,
+            initializer,
+            initargs,
+            max_tasks_per_child,
+            env,
+            serializer,
+            grace_period,
+            count_cpus=usable_cpus,
+        )
         self._options = TaskOptions()
         self._pool = Pool(config)
 

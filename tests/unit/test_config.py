@@ -6,12 +6,11 @@ Runs in: pytest; pure.
 import dataclasses
 import math
 import multiprocessing
-import os
 from typing import Any
 
 import pytest
 
-from forkpool.config import PoolConfig, TaskOptions, check_context, pool_config, task_options, usable_cpus
+from forkpool.config import PoolConfig, TaskOptions, check_context, pool_config, task_options
 
 GOOD: dict[str, Any] = {
     "max_workers": 2,
@@ -26,7 +25,7 @@ GOOD: dict[str, Any] = {
 
 
 def config(**changes: Any) -> PoolConfig:
-    return pool_config(**{**GOOD, **changes})
+    return pool_config(**{**GOOD, **changes}, count_cpus=lambda: 6)
 
 
 class Index:
@@ -97,8 +96,7 @@ def test_a_bad_option_is_named(arguments: dict[str, Any], kind: type[Exception],
 
 
 def test_defaults() -> None:
-    made = config(max_workers=None)
-    assert made.max_workers == usable_cpus() == len(os.sched_getaffinity(0))
+    assert config(max_workers=None).max_workers == 6
     assert dataclasses.asdict(config()) == {
         "max_workers": 2,
         "initializer": None,
@@ -139,9 +137,3 @@ def test_contexts_that_mean_our_own_server(context: str | None) -> None:
     check_context(context)
     if context is not None:
         check_context(multiprocessing.get_context(context))
-
-
-def test_without_affinity_the_cpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert usable_cpus() == 1

@@ -8,25 +8,18 @@ from pathlib import Path
 import pytest
 
 from forkpool._host.oom import OomWatch
+from tests.support.machine import FakeMachine
 
 V1_COUNTS = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"
 V2_COUNTS = "low 0\nhigh 0\nmax 12\noom 1\noom_kill {}\noom_group_kill 0\n"
 VMSTAT = "nr_free_pages 12\noom_kill {}\nnuma_hit 7\n"
 
 
-class Machine:
-    """A recorded tree: what was in /proc and /sys, and one counter that rises."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def write(self, path: str, text: str) -> None:
-        file = self.root / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+class Machine(FakeMachine):
+    """A recorded tree, and one counter that rises."""
 
     def watch(self) -> OomWatch:
-        watch = OomWatch(str(self.root))
+        watch = OomWatch(self.root)
         watch.baseline()
         return watch
 
@@ -114,4 +107,4 @@ def test_without_proc_there_is_no_evidence(tmp_path: Path) -> None:
 
 
 def test_without_a_baseline_there_is_no_evidence(machine: Machine) -> None:
-    assert OomWatch(str(machine.root)).hint() is None
+    assert OomWatch(machine.root).hint() is None
