@@ -13,6 +13,7 @@ import os
 from collections.abc import Collection, Iterator
 
 from .._core.placement import Cpu, Machine, whole_cpus
+from .._shared.current_task import SLOT_VARIABLE
 from .cgroups import Cgroups
 
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h, PROC_PID_INIT_INO
@@ -74,7 +75,7 @@ def read_machine(mask: Collection[int], root: str = "/") -> Machine:
         if number not in siblings:
             siblings.update(dict.fromkeys(core := _core_of(number, root), core))
     cpus = tuple(Cpu(number, siblings[number], nodes.get(number, 0)) for number in sorted(mask))
-    return Machine(cpus, cpu_quota(root), bool(os.environ.get("FORKPOOL_SLOT")), _start(root))
+    return Machine(cpus, cpu_quota(root), bool(os.environ.get(SLOT_VARIABLE)), _start(root))
 
 
 def _core_of(number: int, root: str) -> tuple[int, ...]:
