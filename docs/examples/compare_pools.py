@@ -151,7 +151,7 @@ class Probe:
     """A running probe and every process that came from it, orphans included."""
 
     def __init__(self, probe: str, pool_name: str) -> None:
-        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in end(); not a pipe, which orphans would hold open
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in end(); not a pipe, which orphans would hold open
         self.token = f"{os.getpid()}-{probe}-{pool_name}"  # in the environment, which children inherit
         self.process = subprocess.Popen(
             [sys.executable, __file__, probe, pool_name],
@@ -164,8 +164,8 @@ class Probe:
         self.members: set[psutil.Process] = set()
 
     def text(self) -> str:
-        self.output.seek(0)
-        return self.output.read()
+        # Not by seek() and read(): the position is shared with those who write, who would overwrite what they wrote before.
+        return os.pread(self.output.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def wait_for_tasks(self, count: int = 2) -> None:
         """Wait until each of the two workers is inside a task."""

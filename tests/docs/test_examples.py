@@ -1,5 +1,6 @@
 """Run the examples, which are real programs, and check what they show."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -33,6 +34,26 @@ def test_survey_loses_one_file_and_names_it() -> None:
     assert "Traceback" not in text
     assert text.count("\n") <= 24, "one screen"
     assert max(map(len, text.splitlines())) < 160
+
+
+def test_who_looks_at_the_output_of_a_probe_loses_none_of_it() -> None:
+    """It is read while workers write to it, through one description of the file: a position that is moved is moved for all."""
+    spec = importlib.util.spec_from_file_location("compare_pools", EXAMPLES / "compare_pools.py")
+    assert spec is not None
+    assert spec.loader is not None
+    compare_pools = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compare_pools)
+    probe = compare_pools.Probe("lambda", "standard")
+    try:
+        probe.process.wait()
+        before = probe.text().count("\n")
+        source = "import os\nfor _ in range(50_000): os.write(1, b'task started\\n')"
+        with subprocess.Popen([sys.executable, "-c", source], stdout=probe.output) as writer:
+            while writer.poll() is None:
+                probe.text()
+        assert probe.text().count("\n") == before + 50_000
+    finally:
+        probe.end()
 
 
 def readme_table() -> list[list[str]]:
