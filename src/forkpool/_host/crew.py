@@ -247,15 +247,22 @@ class Crew:
 
     def _start_server(self) -> None:
         try:
-            if self._lines is None:
-                self._lines = PoolLines()
-                self._reactor.watch(self._lines.relay.fileno(), self.hear_relay)
-            server = self._server = ServerLink(self._command, self._snapshot, self._lines)
+            lines = self._lines = self._lines or self._open_lines()
+            server = self._server = ServerLink(self._command, self._snapshot, lines)
         except OSError as error:
             self._fail_waiting(f"the fork server cannot be started: {error}")
             return
         self.start_failure = "the fork server ended before it was ready; its own message is on stderr"
         self._reactor.watch(server.fileno(), self._on_server)
+
+    def _open_lines(self) -> PoolLines:
+        lines = PoolLines()
+        try:
+            self._reactor.watch(lines.relay.fileno(), self.hear_relay)
+        except BaseException:
+            lines.close()
+            raise
+        return lines
 
     def _ask_for_workers(self) -> None:
         while self._spawns and self._server_ready and self._asked < _MOST_ASKED:

@@ -4,7 +4,7 @@ Runs in: host, supervisor thread. A `ServerLink` owns two descriptors: the contr
 workers need also when their server is gone, lifeline and relay, is in `PoolLines`: one for all servers of a pool.
 The server is started by exec in a session of its own. `-c` puts an empty entry (the cwd) on `sys.path`, where a user's
 `random.py` would hide the standard library's: the first statement takes it out again.
-Tests: tests/process/test_lifeline.py, tests/process/test_fork_server.py
+Tests: tests/process/test_lifeline.py, tests/process/test_fork_server.py, tests/process/test_shortage.py
 """
 
 from __future__ import annotations
@@ -76,32 +76,20 @@ class ServerLink:
         Raises:
             OSError: No process, descriptor or memory to be had; nothing is left open.
         """
-        opened: list[int] = []
         self._control, their_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        theirs = their_socket.detach()
-        opened.append(theirs)
+        for_server = [their_socket.detach()]  # the server's; closed here
         try:
-            host_fd = os.pidfd_open(os.getpid())
-            opened.append(host_fd)
-            config_fd = _memory_file(pickle.dumps(snapshot))
-            opened.append(config_fd)
-            fds = (theirs, lines.lifeline_read, host_fd, config_fd, lines.relay.child_fd)
-            self._process = subprocess.Popen(
-                [*command, "-c", _BOOT.format(root=str(Path(__file__).parents[2]), fds=", ".join(map(str, fds)))],
-                stdin=subprocess.DEVNULL,
-                pass_fds=fds,
-                start_new_session=True,
-                env=snapshot["environ"],
-                # CPython 3.13.0 cannot import `socket` under `-c` in a deleted directory (SystemError; seen).
-                cwd="/" if snapshot["cwd"] is None else None,
-            )
+            for_server.append(os.pidfd_open(os.getpid()))
+            for_server.append(_memory_file(pickle.dumps(snapshot)))
+            theirs, host_fd, config_fd = for_server
+            self._process = _start(command, snapshot, (theirs, lines.lifeline_read, host_fd, config_fd, lines.relay.child_fd))
             self.pid = self._process.pid
-            self.pidfd = os.pidfd_open(self.pid)
+            self.pidfd = _pidfd_of(self._process)
         except BaseException:
             self._control.close()
-            close_all(opened)
             raise
-        close_all([theirs, host_fd, config_fd])
+        finally:
+            close_all(for_server)
 
     def close_in_fork(self) -> None:
         """In a fork of the host: let go of the descriptors, and of a child that is not ours."""
@@ -159,9 +147,34 @@ class ServerLink:
         close_all([self.pidfd])
 
 
+def _start(command: list[str], snapshot: dict[str, Any], fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*command, "-c", _BOOT.format(root=str(Path(__file__).parents[2]), fds=", ".join(map(str, fds)))],
+        stdin=subprocess.DEVNULL,
+        pass_fds=fds,
+        start_new_session=True,
+        env=snapshot["environ"],
+        # CPython 3.13.0 cannot import `socket` under `-c` in a deleted directory (SystemError; seen).
+        cwd="/" if snapshot["cwd"] is None else None,
+    )
+
+
+def _pidfd_of(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:  # other threads took the last descriptors meanwhile
+        process.kill()
+        process.wait()
+        raise
+
+
 def _memory_file(data: bytes) -> int:
     fd = os.memfd_create("forkpool-config", os.MFD_CLOEXEC)
-    with open(fd, "wb", closefd=False) as file:
-        file.write(data)
-    os.lseek(fd, 0, os.SEEK_SET)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd

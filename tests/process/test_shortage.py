@@ -1,0 +1,252 @@
+"""Row "fork fails (EAGAIN, ENOMEM), fds run out (EMFILE)": what runs, runs on the workers that exist.
+
+Each test takes something away, waits until the pool has said that it cannot start a worker (or does without what was taken),
+gives it back, and sees the pool grow again. That nothing is left open is looked at by the fixture of this folder.
+"""
+
+import contextlib
+import errno
+import functools
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forkpool import ForkPoolExecutor, PoolBrokenError, TaskTimeoutError, WorkerCrashedError
+from forkpool._host.server_link import PoolLines, ServerLink
+from forkpool._host.snapshot import interpreter_command, take_snapshot
+from forkpool._host.worker_link import WorkerLink
+from tests.support import processes, tasks
+from tests.support.gate import Gate
+from tests.support.shortage import ForkFails, Warnings, descriptors_left
+
+HOST_NEEDS = 16  # descriptors from the first submit to the first task
+
+
+def submit_if_possible(ex: ForkPoolExecutor) -> Any:
+    try:
+        return ex.submit(tasks.add, 1, 1)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        return None
+
+
+@pytest.mark.parametrize("left", range(HOST_NEEDS))
+def test_the_host_has_few_descriptors_from_the_start(left: int) -> None:
+    with Warnings() as warnings, ForkPoolExecutor(1) as ex:
+        with descriptors_left(left):
+            future = submit_if_possible(ex)
+            if future is not None:
+                future.add_done_callback(lambda _: warnings.stop_waiting())
+                warnings.wait()
+        if future is not None:
+            assert future.result() == 2, warnings.texts
+        assert ex.submit(tasks.add, 2, 2).result() == 4
+    assert len(warnings.texts) <= 1
+    assert left < HOST_NEEDS - 1 or not warnings.texts, "more may be missing than this test takes away"
+
+
+@pytest.fixture
+def second_gate(tmp_path: Path, nothing_is_left: None) -> Iterator[Gate]:
+    gate = Gate(tmp_path, "second")
+    yield gate
+    gate.close()
+
+
+def grows_again(ex: ForkPoolExecutor, gate: Gate) -> bool:
+    """Two tasks are inside at once."""
+    futures = [ex.submit(tasks.enter, gate, number) for number in range(2)]
+    pids = {gate.wait_inside() for _ in futures}
+    gate.open_for_all()
+    return len(pids) == 2 and {future.result() for future in futures} == {0, 1}
+
+
+@pytest.mark.parametrize("left", range(8))
+def test_the_host_has_few_descriptors_for_a_second_worker(left: int, gate: Gate, second_gate: Gate) -> None:
+    with Warnings() as warnings, ForkPoolExecutor(2) as ex:
+        first = ex.submit(tasks.enter, gate, "first")
+        pid = gate.wait_inside()
+        with descriptors_left(left):
+            rest = [ex.submit(tasks.pid) for _ in range(20)]
+            rest[0].add_done_callback(lambda _: warnings.stop_waiting())
+            warnings.wait()
+            if warnings.texts:
+                gate.release()
+                assert {future.result() for future in rest} == {pid}
+        gate.release()
+        assert first.result() == "first"
+        wait(rest)
+        assert len(warnings.texts) <= 1
+        assert grows_again(ex, second_gate)
+
+
+def test_tasks_are_ended_and_judged_without_a_descriptor(gate: Gate, second_gate: Gate) -> None:
+    """Crash, timeout, kill: none needs one, and the dead give back what a replacement needs."""
+    with Warnings() as warnings, ForkPoolExecutor(3) as ex:
+        crashing = ex.submit(tasks.enter_then, second_gate, tasks.kill_myself)
+        second_gate.wait_inside()
+        killed = ex.submit(tasks.enter, gate)
+        slow = ex.options(timeout=0.1).submit(tasks.tell_then, gate, tasks.busy_in_python)
+        gate.wait_inside()
+        gate.wait_inside()
+        with descriptors_left(0):
+            second_gate.open_for_all()
+            wait([crashing, slow])
+            assert killed.kill()
+            wait([killed])
+            assert ex.submit(tasks.add, 1, 1).result() == 2
+    assert warnings.texts == []
+    assert type(crashing.exception()) is WorkerCrashedError
+    assert type(slow.exception()) is TaskTimeoutError
+    assert killed.cancelled()
+
+
+def test_no_worker_at_all_for_too_long() -> None:
+    with Warnings(), ForkPoolExecutor(1) as ex:
+        with descriptors_left(6):
+            future = ex.submit(tasks.add, 1, 1)
+            wait([future])
+        error = future.exception()
+        assert type(error) is PoolBrokenError
+        assert "Too many open files" in str(error)
+
+
+def test_the_fork_server_dies_when_the_host_has_no_descriptors(gate: Gate, second_gate: Gate) -> None:
+    with Warnings() as warnings, ForkPoolExecutor(2) as ex:
+        first = ex.submit(tasks.enter, gate)
+        pid = gate.wait_inside()
+        server = server_of(pid)
+        with descriptors_left(0):
+            os.kill(server, signal.SIGKILL)
+            rest = [ex.submit(tasks.pid) for _ in range(20)]
+            warnings.wait()
+            gate.open_for_all()
+            assert {future.result() for future in [*rest, first]} == {pid, None}
+        assert grows_again(ex, second_gate)
+    assert len(warnings.texts) == 1
+
+
+def test_no_room_for_the_pidfd_of_a_new_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 1. the server is asked; 2. another thread takes the last descriptors; 3. the answer comes with a pidfd, which is lost.
+    close_child_fds, taken = WorkerLink.close_child_fds, contextlib.ExitStack()
+
+    def close_and_lose_the_rest(link: WorkerLink) -> None:
+        close_child_fds(link)
+        monkeypatch.undo()
+        taken.enter_context(descriptors_left(0))
+
+    monkeypatch.setattr(WorkerLink, "close_child_fds", close_and_lose_the_rest)
+    with Warnings() as warnings, ForkPoolExecutor(1) as ex:
+        with taken:
+            future = ex.submit(tasks.add, 1, 1)
+            warnings.wait()
+        assert future.result() == 2
+    assert len(warnings.texts) == 1
+
+
+STEPS = [
+    (socket, "socketpair"),
+    (os, "pidfd_open"),
+    (os, "memfd_create"),
+    (os, "lseek"),
+    (subprocess, "Popen"),
+    (os, "pidfd_open"),
+]
+
+
+@pytest.mark.parametrize("failing", range(len(STEPS)), ids=[name for _, name in STEPS])
+def test_of_a_fork_server_that_cannot_be_started_nothing_is_left(failing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def attempt(name: str, call: Any, *args: Any, **more: Any) -> Any:
+        if len(done) == failing:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        done.append(name)
+        return call(*args, **more)
+
+    for module, name in set(STEPS):
+        monkeypatch.setattr(module, name, functools.partial(attempt, name, getattr(module, name)))
+    snapshot, lines = take_snapshot(None), PoolLines()
+    with pytest.raises(OSError, match="Too many"):
+        ServerLink(interpreter_command(), snapshot, lines)
+    monkeypatch.undo()
+    lines.close()
+    assert done == [name for _, name in STEPS[:failing]], "these are the steps"
+
+
+# --- the fork server's own shortage
+
+
+def server_of(pid: int) -> int:
+    stat = processes.read_stat(pid)
+    assert stat is not None
+    return stat.parent
+
+
+@pytest.mark.parametrize("left", range(9))
+def test_the_fork_server_has_few_descriptors(left: int, gate: Gate, second_gate: Gate) -> None:
+    with Warnings() as warnings, ForkPoolExecutor(2) as ex:
+        first = ex.submit(tasks.enter, gate)
+        pid = gate.wait_inside()
+        with descriptors_left(left, server_of(pid)):
+            rest = [ex.submit(tasks.pid) for _ in range(20)]
+            rest[0].add_done_callback(lambda _: warnings.stop_waiting())
+            warnings.wait()
+            if warnings.texts:
+                gate.release()
+                assert {future.result() for future in rest} == {pid}
+        gate.open_for_all()
+        wait([first, *rest])
+        assert grows_again(ex, second_gate)
+    assert len(warnings.texts) <= 1
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM], ids=errno.errorcode.get)
+def test_fork_fails(number: int, tmp_path: Path, gate: Gate, second_gate: Gate) -> None:
+    forks = ForkFails(tmp_path, number)
+    with Warnings() as warnings, ForkPoolExecutor(2, env=forks.env) as ex:
+        first = ex.submit(tasks.enter, gate)
+        pid = gate.wait_inside()
+        forks.fail()
+        rest = [ex.submit(tasks.pid) for _ in range(20)]
+        warnings.wait()
+        gate.open_for_all()
+        assert {future.result() for future in [*rest, first]} == {pid, None}
+        forks.work_again()
+        assert grows_again(ex, second_gate)
+    assert len(warnings.texts) == 1
+    assert os.strerror(number) in warnings.texts[0]
+
+
+def test_fork_never_works(tmp_path: Path) -> None:
+    forks = ForkFails(tmp_path, errno.EAGAIN)
+    forks.fail()
+    with Warnings(), ForkPoolExecutor(1, env=forks.env) as ex:
+        error = ex.submit(tasks.add, 1, 1).exception()
+        assert type(error) is PoolBrokenError
+        assert os.strerror(errno.EAGAIN) in str(error)
+
+
+# --- no process for the fork server
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM], ids=errno.errorcode.get)
+def test_the_fork_server_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    popen, attempts = subprocess.Popen, iter(range(3))
+
+    def failing(*args: Any, **more: Any) -> Any:
+        if next(attempts, None) is not None:
+            raise OSError(number, os.strerror(number))
+        return popen(*args, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", failing)
+    with Warnings() as warnings, ForkPoolExecutor(1) as ex:
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+    assert len(warnings.texts) == 1

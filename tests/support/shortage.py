@@ -1,0 +1,96 @@
+"""Take descriptors or forks away from a process, and give them back.
+
+Runs in: the pytest process; the text of `FORK_FAILS` in the fork server.
+"""
+
+import itertools
+import logging
+import os
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def descriptors_left(count: int, pid: int = 0) -> Iterator[None]:
+    """This process (or the one with this pid) can open so many more descriptors and no other."""
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (_free_number(pid or os.getpid(), count), limits[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+def _free_number(pid: int, count: int) -> int:
+    """The lowest number below which so many are free: `open` returns none from the limit on, whatever is open there."""
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    if pid == os.getpid():
+        used -= {number for number in used if not os.path.exists(f"/proc/self/fd/{number}")}  # the listing's own
+    free = (number for number in itertools.count() if number not in used)
+    return next(itertools.islice(free, count, None))
+
+
+class Warnings(logging.Handler):
+    """What forkpool's logger says while this is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self._said = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+        self._said.set()
+
+    def wait(self) -> None:
+        """Until something is said; the alarm bounds it."""
+        self._said.wait()
+
+    def stop_waiting(self) -> None:
+        """Nothing will be said: what was waited for went well."""
+        self._said.set()
+
+    def __enter__(self) -> "Warnings":
+        logging.getLogger("forkpool").addHandler(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        logging.getLogger("forkpool").removeHandler(self)
+
+
+class ForkFails:
+    """Make `os.fork` fail in fork servers, from `fail` to `work_again`.
+
+    RLIMIT_NPROC does not bind root, and not every machine lets us write a cgroup: a `sitecustomize` does it in the real server.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._folder, self._switch = folder, folder / "forks fail"
+        (folder / "sitecustomize.py").write_text(FORK_FAILS.format(switch=str(self._switch), number=number))
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"PYTHONPATH": os.pathsep.join(filter(None, [str(self._folder), os.environ.get("PYTHONPATH", "")]))}
+
+    def fail(self) -> None:
+        self._switch.touch()
+
+    def work_again(self) -> None:
+        self._switch.unlink()
+
+
+FORK_FAILS = """
+import os
+
+fork = os.fork
+
+def failing():
+    if os.path.exists({switch!r}):
+        raise OSError({number}, os.strerror({number}))
+    return fork()
+
+os.fork = failing
+"""
