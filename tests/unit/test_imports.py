@@ -30,6 +30,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "_shared": ("_shared", "_core.wire"),
     "_child": ("_child", "_shared", "_core.wire", "_core.control"),
     "_host": ("_host", "_core", "_shared", "future", "errors", "events", "config"),
+    "diagnostics": ("executor", "_host.inventory", "_host.shared_names"),
+    "pytest_plugin": ("executor", "diagnostics", "integrations"),
+    "integrations": ("executor", "diagnostics", "integrations"),
     "executor": ("_host", "_core", "config", "future", "errors", "events", "_shared.payload", "_shared.calls"),
 }
 

@@ -20,22 +20,22 @@ class CallbackRunner:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[ForkFuture[Any] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None  # from the first callback on
 
     def put(self, future: ForkFuture[Any]) -> None:
         """Run the callbacks of a future that is done."""
-        if self._thread is None and not self._start():
+        if self.thread is None and not self._start():
             future._run_callbacks()
         else:
             self._queue.put(future)
 
     def stop(self) -> None:
         """Let the thread end after what it was handed."""
-        if self._thread is not None:
+        if self.thread is not None:
             self._queue.put(None)
 
     def join(self) -> None:
-        thread = self._thread
+        thread = self.thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
@@ -45,7 +45,7 @@ class CallbackRunner:
             thread.start()
         except RuntimeError:
             return False
-        self._thread = thread
+        self.thread = thread
         return True
 
     def _run(self) -> None:

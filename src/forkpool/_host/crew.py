@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -169,6 +170,27 @@ class Crew:
     def worker_pids(self) -> dict[int, int]:
         """Slot by pid. Any thread."""
         return {link.pid: link.slot for link in list(self.links.values()) if link.pid and link.death is None}
+
+    @property
+    def server_pid(self) -> int | None:
+        return None if self._server is None else self._server.pid
+
+    @property
+    def threads(self) -> list[threading.Thread | None]:
+        return [None if self._lines is None else self._lines.relay.thread]
+
+    def fds(self) -> list[tuple[int, str]]:
+        """Number and purpose of each descriptor."""
+        found = [(fd, f"channel of worker {link.slot}") for link in list(self.links.values()) for fd in link.fds]
+        if self._server is not None:
+            found += [(self._server.fileno(), "fork server's socket"), (self._server.pidfd, "fork server's pidfd")]
+        if self._lines is not None:
+            found += [(fd, "lifeline and relay") for fd in self._lines.fds]
+        return found
+
+    def shared_memory(self) -> list[str]:
+        """Names of what tasks made or attached, and is still there."""
+        return [] if self._lines is None else self._lines.relay.names.existing()
 
     def close_in_fork(self) -> None:
         """In a fork of the host, where the supervisor does not exist: let go of everything."""

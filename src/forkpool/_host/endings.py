@@ -80,6 +80,10 @@ class Endings:
         """No future will be ended any more."""
         self._callbacks.stop()
 
+    @property
+    def threads(self) -> list[threading.Thread | None]:
+        return [self._callbacks.thread]
+
     def join(self) -> None:
         """Wait until the callbacks have run. From another thread than the supervisor's, after `stop`."""
         self._callbacks.join()

@@ -34,6 +34,7 @@ class Request(Enum):
     ABORT = auto()
     KILL_ALL = auto()
     TERMINATE_ALL = auto()
+    LOOK = auto()  # argument: called with the pool's snapshot
 
 
 class Waker:

@@ -11,11 +11,13 @@ Tests: tests/process/test_interruptions.py, tests/process/test_fork.py
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from .._core.states import Task
@@ -24,7 +26,10 @@ from .._shared.payload import CallEncoder, PayloadError
 from ..config import PoolConfig, TaskOptions
 from ..future import ForkFuture
 from .intake import Intake, Request
+from .inventory import PoolSnapshot
 from .supervisor import Supervisor
+
+_LOOK_S = 5.0  # arbitrary: a supervisor that does not answer is starved, or user code holds the interpreter
 
 
 class Pool:
@@ -107,6 +112,23 @@ class Pool:
         """Slot by pid of the workers that live now."""
         supervisor = self._claim.get("supervisor")
         return {} if supervisor is None else supervisor.worker_pids()
+
+    def look(self) -> PoolSnapshot:
+        """What the pool holds now. See `diagnostics.snapshot`."""
+        supervisor = self._claim.get("supervisor")
+        if supervisor is None:
+            return PoolSnapshot()
+        if self.pid != os.getpid():
+            raise RuntimeError(f"this pool belongs to process {self.pid}, and this is a fork of it (pid {os.getpid()})")
+        if not supervisor.is_current_thread():
+            answer: SimpleQueue[PoolSnapshot] = SimpleQueue()
+            self._post((Request.LOOK, answer.put))
+            if self.intake.closed:  # as for tasks, see `intake`: it may have had its last look
+                self.intake.done.wait(_LOOK_S)
+            else:
+                with contextlib.suppress(Empty):
+                    return answer.get(timeout=_LOOK_S)
+        return supervisor.look()
 
     # --- the supervisor's side -------------------------------------------------------------------------
 

@@ -24,6 +24,9 @@ class Reactor:
         """Raises OSError when there is no descriptor to be had."""
         self._epoll = select.epoll()
 
+    def fileno(self) -> int:
+        return -1 if self._epoll is None or self._epoll.closed else self._epoll.fileno()
+
     def watch(self, fd: int, handler: Callable[[], object], *, writable: bool = False) -> None:
         """Call `handler` whenever `fd` is readable, or writable if that is asked."""
         self._epoll.register(fd, select.EPOLLOUT if writable else select.EPOLLIN)

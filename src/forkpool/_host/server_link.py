@@ -52,9 +52,13 @@ class PoolLines:
             self.relay.close()
             raise
 
+    @property
+    def fds(self) -> list[int]:
+        return [self.lifeline_read, self._lifeline, self.relay.fileno(), self.relay.child_fd]
+
     def close_in_fork(self) -> None:
         """In a fork of the host: let go of the descriptors."""
-        close_all([self.lifeline_read, self._lifeline, self.relay.fileno(), self.relay.child_fd])
+        close_all(self.fds)
 
     def close(self) -> None:
         """Give everything back; whoever still hangs on the lifeline is killed."""

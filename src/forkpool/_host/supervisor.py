@@ -15,7 +15,7 @@ import _thread
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._core.machine import PoolMachine
@@ -25,6 +25,7 @@ from ..config import PoolConfig
 from .crew import Crew
 from .endings import ANSWER_KINDS, Endings
 from .intake import Intake, Request, Waker
+from .inventory import PoolSnapshot, TaskSnapshot, TaskState, describe_descriptors, describe_processes
 from .reactor import Reactor
 from .stdio_guard import StdioGuard
 from .verdicts import broken_error, initializer_error, internal_error
@@ -119,6 +120,40 @@ class Supervisor:
         """Slot by pid. Any thread."""
         return self._crew.worker_pids()
 
+    def look(self) -> PoolSnapshot:
+        """What the pool holds: exact on this thread and when it has ended, else as it appears."""
+        crew = self._crew
+        threads = [self._thread, *self._endings.threads, *crew.threads]
+        fds = [*crew.fds(), (self._reactor.fileno(), "epoll"), (-1 if self.waker is None else self.waker.fd, "waker")]
+        return PoolSnapshot(
+            tasks=tuple(self._open_tasks()),
+            processes=describe_processes(crew.server_pid, crew.worker_pids().items()),
+            threads=tuple(thread for thread in threads if thread is not None and thread.is_alive()),
+            descriptors=describe_descriptors(fds),
+            shared_memory=tuple(crew.shared_memory()),
+        )
+
+    def _open_tasks(self) -> Iterator[TaskSnapshot]:
+        waiting = []
+        for worker in list(self._machine.workers.values()):
+            link = self._crew.links.get(worker.generation)
+            for task in list(worker.tasks):  # only the first may run
+                started = None if link is None else link.started_at(task.seq)
+                if started is None or link is None:
+                    waiting.append(task)
+                elif not task.future.done():
+                    state: TaskState = "ending" if task.verdict is not None or worker.doom is not None else "running"
+                    yield TaskSnapshot(task.name, state, worker.slot, link.pid, time.monotonic() - started, task.future)
+        waiting += [*self._machine.queue, *(item for item in list(self._intake.items) if isinstance(item, Task))]
+        for task in waiting:
+            if not task.future.done():
+                yield TaskSnapshot(task.name, "waiting", None, None, 0.0, task.future)
+
+    def _answer_lookers(self) -> None:
+        for item in list(self._intake.items):
+            if not isinstance(item, Task) and item[0] is Request.LOOK:
+                item[1](self.look())
+
     def close_in_fork(self) -> None:
         """In a fork of the host, where this thread does not exist."""
         self._crew.close_in_fork()
@@ -146,6 +181,7 @@ class Supervisor:
             self._crew.close()
         finally:
             self._endings.stop()
+            self._answer_lookers()
             self._close()
             intake.waker = None
             intake.done.set()
@@ -229,6 +265,8 @@ class Supervisor:
             case Request.TERMINATE_ALL:
                 machine.on_terminate_all(time.monotonic())
                 self._crew.terminate_all()
+            case Request.LOOK:
+                argument(self.look())
 
     def _on_answer(self, worker: Worker, answer: Answer) -> None:
         kind, flags, micros, seq, payload = answer

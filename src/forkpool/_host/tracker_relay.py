@@ -26,6 +26,8 @@ import signal
 import threading
 from typing import Any
 
+from .shared_names import SharedNames
+
 _READ_BYTES = 1 << 16
 _ATOMIC_BYTES = 512  # what POSIX promises for every pipe; the tracker's own limit for a line
 _KNOWN_STARTS = (b"REGISTER:", b"UNREGISTER:", b"{")  # "{": newer trackers also read JSON
@@ -49,6 +51,12 @@ class TrackerRelay:
         self._tracker_fd = -1  # our description of the tracker's pipe, not blocking; -1 before the first line
         self._thread: threading.Thread | None = None  # alive while the tracker is slow; it polls _tracker_fd
         self._is_closed = False
+        self.names = SharedNames()
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The one that passes on what a slow tracker cannot take; mostly None."""
+        return self._thread
 
     def fileno(self) -> int:
         """The end to watch for reading."""
@@ -99,6 +107,8 @@ class TrackerRelay:
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest if len(rest) <= _ATOMIC_BYTES else b""  # longer: a task wrote something else here
         wanted = [line + b"\n" for line in lines if _is_wanted(line)]
+        for line in wanted:
+            self.names.hear(line)
         with self._lock:
             self._lines += wanted
 
