@@ -7,6 +7,7 @@ whose tests start processes (tests/process, tests/contract).
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,12 @@ def alarm_clock(request: pytest.FixtureRequest) -> Iterator[None]:
     marker = request.node.get_closest_marker("alarm")
     with alarm(marker.args[0] if marker else DEFAULT_ALARM_S):
         yield
+
+
+@pytest.fixture
+def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file for claims on CPUs that only this test's pools look at: nobody else's take part."""
+    path = tmp_path / "cpu-claims"
+    path.touch()
+    monkeypatch.setenv("FORKPOOL_CPU_CLAIMS", str(path))
+    return path

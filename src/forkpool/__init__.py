@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TaskTimeoutError,
         WorkerCrashedError,
     )
+    from .events import Placement, SlotPlacement
     from .executor import ForkPoolExecutor
     from .future import ForkFuture
 
@@ -36,10 +37,12 @@ __all__ = [
     "InitializerError",
     "InternalError",
     "PayloadWarning",
+    "Placement",
     "PoolBrokenError",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
+    "SlotPlacement",
     "TaskInfo",
     "TaskTimeoutError",
     "WorkerCrashedError",
@@ -50,6 +53,8 @@ __all__ = [
 _HOMES = {
     "ForkPoolExecutor": "executor",
     "ForkFuture": "future",
+    "Placement": "events",
+    "SlotPlacement": "events",
     "TaskInfo": "_shared.current_task",
     "current_task": "_shared.current_task",
 }

@@ -7,13 +7,15 @@ Tests: tests/unit/test_config.py
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
 Serializer = Literal["auto", "pickle", "cloudpickle"]
 _SERIALIZERS = ("auto", "pickle", "cloudpickle")
+Pin = Literal["auto"] | bool | tuple[tuple[int, ...], ...]
+Threads = Literal["auto"] | int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class PoolConfig:
     env: Mapping[str, str] | None  # set in the workers' environment before anything is imported
     serializer: Serializer
     grace_period: float  # seconds
+    pin: Pin  # True, "auto": one set of CPUs for each slot is looked for; a tuple has one for each slot
+    threads_per_worker: Threads  # threads of BLAS, OpenMP and the like; "auto": as many as CPUs; None: the libraries decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,16 @@ def pool_config(
     env: object,
     serializer: object,
     grace_period: object,
+    pin: object,
+    threads_per_worker: object,
     *,
+    mask: Collection[int],
     count_cpus: Callable[[], int],
 ) -> PoolConfig:
     """Check the constructor's arguments.
 
     Args:
+        mask: The CPUs that this process may use; empty: unknown.
         count_cpus: Asked for how many workers there are when `max_workers` is None.
     Raises:
         TypeError, ValueError: The caller's fault; the message names the argument, what came, and what is right.
@@ -61,14 +69,18 @@ def pool_config(
     check_context(mp_context)
     if serializer not in _SERIALIZERS:
         raise ValueError(f"serializer must be one of {', '.join(map(repr, _SERIALIZERS))}, not {serializer!r}")
+    threads = _threads(threads_per_worker)
+    chosen = _pin(pin, mask)
     return PoolConfig(
-        max_workers=count_cpus() if max_workers is None else _positive_int("max_workers", max_workers),
+        max_workers=_workers(max_workers, chosen, threads, count_cpus),
         initializer=cast("Callable[..., object] | None", initializer),
         initargs=_initargs(initargs),
         max_tasks_per_child=None if max_tasks_per_child is None else _positive_int("max_tasks_per_child", max_tasks_per_child),
         env=_env(env),
         serializer=serializer,  # type: ignore[arg-type]  # checked above; mypy cannot narrow `in`
         grace_period=_duration("grace_period", grace_period, zero=True),
+        pin=chosen,
+        threads_per_worker=threads,
     )
 
 
@@ -123,6 +135,59 @@ def _duration(name: str, value: object, *, zero: bool) -> float:
     if math.isnan(seconds) or seconds < 0 or (seconds == 0 and not zero):
         raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'} seconds, not {value!r}")
     return seconds
+
+
+def _workers(value: object, pin: Pin, threads: Threads, count_cpus: Callable[[], int]) -> int:
+    """How many slots; by default one for each named set, or as many as can run at a time with their threads."""
+    count = None if value is None else _positive_int("max_workers", value)
+    if isinstance(pin, tuple):
+        if count not in (None, len(pin)):
+            raise ValueError(f"pin has CPUs for {len(pin)} workers, and max_workers is {count}: give as many, or leave it out")
+        return len(pin)
+    return count or max(1, count_cpus() // (threads if isinstance(threads, int) else 1))
+
+
+def _threads(value: object) -> Threads:
+    if value is None or (isinstance(value, str) and value == "auto"):
+        return cast("Threads", value)
+    if isinstance(value, str):
+        raise ValueError(f'threads_per_worker must be "auto", a number or None, not {value!r}')
+    return _positive_int("threads_per_worker", value)
+
+
+def _pin(value: object, mask: Collection[int]) -> Pin:
+    """A list of numbers, or of lists of numbers, becomes a tuple of one ascending set for each slot."""
+    if isinstance(value, bool) or (isinstance(value, str) and value == "auto"):
+        return cast("Pin", value)
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f'pin must be "auto", True, False, a list of CPU numbers or a list of such lists, not {value!r}')
+    sets = tuple(_cpu_set(one) for one in value)
+    if not sets or not all(sets):
+        raise ValueError("pin must name at least one CPU for each worker")
+    wrong = sorted({cpu for one in sets for cpu in one if cpu not in mask})
+    if wrong:
+        usable = number_list(sorted(mask)) or "none: this system cannot bind a process to CPUs"
+        raise ValueError(f"pin names CPU {number_list(wrong)}, which this process may not use; usable: {usable}")
+    return sets
+
+
+def _cpu_set(value: object) -> tuple[int, ...]:
+    numbers: list[Any] = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
+    for number in numbers:
+        if isinstance(number, (bool, type)) or not hasattr(number, "__index__"):
+            raise TypeError(f"pin must hold CPU numbers, not {number!r}")
+    return tuple(sorted({int(number.__index__()) for number in numbers}))
+
+
+def number_list(numbers: Iterable[int]) -> str:
+    """Write numbers as the kernel does: `0-3,8`."""
+    spans: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def _initargs(value: object) -> tuple[Any, ...]:

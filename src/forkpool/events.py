@@ -18,7 +18,7 @@ class SlotPlacement:
     reason: str  # why these, or why none
 
     def __str__(self) -> str:
-        where = "not pinned" if self.cpus is None else f"CPU {number_list(self.cpus)}"
+        where = "not pinned" if self.cpus is None else f"CPU {', '.join(map(str, self.cpus))}"
         return f"slot {self.slot}: {where}, {self.reason}"
 
 
@@ -34,14 +34,3 @@ class Placement:
         if not self.pinned:
             return self.reason
         return "\n".join([self.reason, *(f"  {slot}" for slot in self.slots)])
-
-
-def number_list(numbers: tuple[int, ...] | list[int]) -> str:
-    """Write numbers as the kernel does: `0-3,8`."""
-    spans: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if spans and spans[-1][1] == number - 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

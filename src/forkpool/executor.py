@@ -14,16 +14,17 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from types import MappingProxyType, TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from ._host.intake import Request
 from ._host.pool import Pool
-from ._host.topology import usable_cpus
+from ._host.topology import affinity_mask, usable_cpus
 from ._shared.calls import run_chunk
 from .config import Serializer, TaskOptions, pool_config, task_options
+from .events import Placement
 from .future import ForkFuture
 
 P = ParamSpec("P")
@@ -109,6 +110,13 @@ class ForkPoolExecutor(_Submitter):
         env: Set in the workers' environment before anything is imported there.
         serializer: "auto": plain pickle where that is safe, else by value with cloudpickle; "pickle"; "cloudpickle".
         grace_period: Seconds that a worker may take to leave, and that running tasks get after Ctrl-C.
+        pin: Which CPUs each worker is bound to. "auto": one of its own, if no other pool of this user claims it and there is
+            one for each worker, else none is bound (`placement()` says why); also none in a worker of another pool, and where
+            a cgroup's quota is smaller than the affinity mask. True: as "auto", but an error at the first submit where
+            CPUs cannot be claimed. False: none is bound. A list has a CPU number, or a list of them, for each worker.
+        threads_per_worker: How many threads BLAS, OpenMP, numexpr and numba start in each worker, told in the environment
+            before anything is imported. "auto": as many as the worker has CPUs. A number: that many; and `pin` then gives
+            each worker as many CPUs. None: what they find for themselves, which is the CPUs that the worker is bound to.
     Raises:
         TypeError, ValueError: An argument is wrong; the message says what is right.
         RuntimeError: On a platform without the means (Windows), or in a subinterpreter.
@@ -129,6 +137,8 @@ class ForkPoolExecutor(_Submitter):
         env: Mapping[str, str] | None = None,
         serializer: Serializer = "auto",
         grace_period: float = 5.0,
+        pin: Literal["auto"] | bool | Sequence[int] | Sequence[Iterable[int]] = "auto",
+        threads_per_worker: Literal["auto"] | int | None = None,
     ) -> None:
         _check_platform()
         config = pool_config(
@@ -140,6 +150,9 @@ class ForkPoolExecutor(_Submitter):
             env,
             serializer,
             grace_period,
+            pin,
+            threads_per_worker,
+            mask=affinity_mask(),
             count_cpus=usable_cpus,
         )
         self._options = TaskOptions()
@@ -171,6 +184,13 @@ class ForkPoolExecutor(_Submitter):
         self._pool.close(cancel_queued=cancel_futures)
         if wait:
             self._pool.wait_closed()
+
+    def placement(self) -> Placement:
+        """Tell which CPUs the workers of each slot are bound to, and why: `print(ex.placement())`.
+
+        It is chosen at the first submit; until then nothing is bound. After shutdown it tells what was.
+        """
+        return self._pool.placement()
 
     def terminate_workers(self) -> None:
         """Send SIGTERM to the workers, SIGKILL to those that stay for the grace period; cancel what is queued; close the pool.

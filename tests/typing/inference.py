@@ -10,6 +10,7 @@ from forkpool import (
     ForkFuture,
     ForkPoolExecutor,
     InitializerError,
+    Placement,
     PoolBrokenError,
     SerializationError,
     TaskInfo,
@@ -43,7 +44,11 @@ with ForkPoolExecutor() as entered:
 pool.submit(join, times=2)  # type: ignore[call-arg]  # `text` is missing
 pool.submit(join, 3)  # type: ignore[arg-type]  # not a str
 pool.options(2.5)  # type: ignore[call-arg]  # options are named
-ForkPoolExecutor(pin="auto")  # type: ignore[call-arg]  # no such option
+ForkPoolExecutor(colour="red")  # type: ignore[call-arg]  # no such option
+ForkPoolExecutor(pin=[0, 1]), ForkPoolExecutor(pin=[[0, 1], [2]]), ForkPoolExecutor(pin=range(4)), ForkPoolExecutor(pin=True)
+ForkPoolExecutor(pin="yes")  # type: ignore[arg-type]  # "auto" is the only word
+ForkPoolExecutor(threads_per_worker="all")  # type: ignore[arg-type]  # likewise
+assert_type(pool.placement(), Placement)
 
 assert_type(current_task(), TaskInfo | None)
 

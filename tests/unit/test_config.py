@@ -21,11 +21,13 @@ GOOD: dict[str, Any] = {
     "env": None,
     "serializer": "auto",
     "grace_period": 5.0,
+    "pin": "auto",
+    "threads_per_worker": None,
 }
 
 
 def config(**changes: Any) -> PoolConfig:
-    return pool_config(**{**GOOD, **changes}, count_cpus=lambda: 6)
+    return pool_config(**{**GOOD, **changes}, mask={0, 1, 2, 3, 8}, count_cpus=lambda: 6)
 
 
 class Index:
@@ -39,6 +41,7 @@ FORK = (
     'mp_context "fork" means workers that inherit this process\'s state, and forkpool never forks your process. '
     "Leave mp_context out: functions, closures and globals are shipped by value; see 'Coming from fork' in the docs."
 )
+PIN = 'pin must be "auto", True, False, a list of CPU numbers or a list of such lists, not {}'
 BAD = [
     ({"max_workers": 0}, ValueError, "max_workers must be greater than 0"),
     ({"max_workers": -1}, ValueError, "max_workers must be greater than 0"),
@@ -67,6 +70,21 @@ BAD = [
     ({"grace_period": "5"}, TypeError, "grace_period must be a number of seconds, not str"),
     ({"grace_period": None}, TypeError, "grace_period must be a number of seconds, not NoneType"),
     ({"grace_period": True}, TypeError, "grace_period must be a number of seconds, not bool"),
+    ({"pin": "yes"}, TypeError, PIN.format("'yes'")),
+    ({"pin": 3}, TypeError, PIN.format(3)),
+    ({"pin": None}, TypeError, PIN.format(None)),
+    ({"pin": []}, ValueError, "pin must name at least one CPU for each worker"),
+    ({"pin": [[0], []]}, ValueError, "pin must name at least one CPU for each worker"),
+    ({"pin": [0, True]}, TypeError, "pin must hold CPU numbers, not True"),
+    ({"pin": [0, "1"]}, TypeError, "pin must hold CPU numbers, not '1'"),
+    ({"pin": [0, 1.0]}, TypeError, "pin must hold CPU numbers, not 1.0"),
+    ({"pin": [[0], [[1]]]}, TypeError, "pin must hold CPU numbers, not [1]"),
+    ({"pin": [0, 7]}, ValueError, "pin names CPU 7, which this process may not use; usable: 0-3,8"),
+    ({"pin": [[0, 4], [5, -1]]}, ValueError, "pin names CPU -1,4-5, which this process may not use; usable: 0-3,8"),
+    ({"pin": [0, 1, 2]}, ValueError, "pin has CPUs for 3 workers, and max_workers is 2: give as many, or leave it out"),
+    ({"threads_per_worker": 0}, ValueError, "threads_per_worker must be greater than 0"),
+    ({"threads_per_worker": True}, TypeError, "threads_per_worker must be an int or None, not bool"),
+    ({"threads_per_worker": "all"}, ValueError, "threads_per_worker must be \"auto\", a number or None, not 'all'"),
     ({"grace_period": 10**400}, ValueError, f"grace_period must be 0 or more seconds, not {10**400}"),
 ]
 
@@ -105,6 +123,8 @@ def test_defaults() -> None:
         "env": None,
         "serializer": "auto",
         "grace_period": 5.0,
+        "pin": "auto",
+        "threads_per_worker": None,
     }
     assert task_options(None, None) == TaskOptions()
 
@@ -116,6 +136,35 @@ def test_what_is_given_is_taken() -> None:
     assert type(made.max_workers) is int
     assert task_options(2, "thumb") == TaskOptions(2.0, "thumb")
     assert task_options(math.inf, None).timeout == math.inf
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("auto", "auto"),
+        (True, True),
+        (False, False),
+        ([1, 0], ((1,), (0,))),
+        (range(2), ((0,), (1,))),
+        ([[3, 2, 3], {8}], ((2, 3), (8,))),
+        ([Index(), 0], ((3,), (0,))),
+        ([[0], 1], ((0,), (1,))),
+    ],
+)
+def test_what_pin_may_be(given: object, taken: object) -> None:
+    assert config(pin=given).pin == taken
+
+
+def test_how_many_workers_there_are_by_default() -> None:
+    assert config(max_workers=None, pin=[1, 0, 2]).max_workers == 3
+    assert config(max_workers=None, threads_per_worker="auto").max_workers == 6
+    assert config(max_workers=None, threads_per_worker=2).max_workers == 3
+    assert config(max_workers=None, threads_per_worker=100).max_workers == 1
+
+
+def test_a_system_without_affinity_says_so() -> None:
+    with pytest.raises(ValueError, match="usable: none: this system cannot bind a process to CPUs"):
+        pool_config(**{**GOOD, "pin": [0, 1]}, mask=(), count_cpus=lambda: 1)
 
 
 def test_env_is_a_copy_that_nobody_changes() -> None:

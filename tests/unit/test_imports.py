@@ -30,10 +30,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "diagnostics": ("executor", "_host.inventory", "_host.shared_names"),
     "pytest_plugin": ("executor", "diagnostics", "integrations"),
     "integrations": ("executor", "diagnostics", "integrations"),
-    "executor": ("_host", "config", "future", "_shared.calls"),
+    "executor": ("_host", "config", "events", "future", "_shared.calls"),
 }
 # Beyond the first design. Each is in use, or it goes.
-LATER_ARROWS = [("_child", "_core.control"), ("executor", "config"), ("executor", "future"), ("executor", "_shared.calls")]
+LATER_ARROWS = [("_child", "_core.control"), *(("executor", name) for name in ("config", "events", "future", "_shared.calls"))]
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -89,7 +89,7 @@ def test_arrows_beyond_the_design_are_in_use() -> None:
 
 def test_public_names_come_from_public_modules() -> None:
     homes = {forkpool._HOMES.get(name, "errors") for name in forkpool.__all__}
-    assert homes == {"executor", "future", "errors", "_shared.current_task"}
+    assert homes == {"executor", "future", "errors", "events", "_shared.current_task"}
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "_core"], ids=module_of)
@@ -147,6 +147,7 @@ NEVER_IN_CHILDREN = {
     "asyncio", "concurrent", "ctypes", "email", "http", "json", "numpy", "psutil", "random", "shutil", "sqlite3", "ssl",
     "subprocess", "tempfile", "unittest", "urllib",
 }  # fmt: skip
+PSUTIL = {"psutil", "subprocess"}
 MULTIPROCESSING = {"context", "process", "reduction"}  # docs/reference/what-a-worker-sees.md, row `multiprocessing`
 
 
@@ -158,7 +159,7 @@ def in_children(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]
     worker = modules_after(f"""
 import os, sys, forkpool
 path = os.pathsep.join([{str(folder)!r}, os.environ["PYTHONPATH"]])
-with forkpool.ForkPoolExecutor(1, env={{"PYTHONPATH": path}}) as ex:
+with forkpool.ForkPoolExecutor(1, pin=False, env={{"PYTHONPATH": path}}) as ex:
     LIST = ex.submit(eval, "list(__import__('sys').modules)").result()
 """)
     bare = modules_after("import sys; LIST = list(sys.modules)") | {"sitecustomize"}
@@ -175,6 +176,18 @@ def test_children_are_light(who: str, in_children: dict[str, set[str]]) -> None:
     assert {name for name in ours if not name.startswith(allowed) and name != "forkpool._core"} == set()
     of_family = {name.partition(".")[2] for name in modules if name.startswith("multiprocessing.")}
     assert of_family == MULTIPROCESSING
+
+
+def test_what_bound_workers_need_is_imported_once_in_the_fork_server() -> None:
+    modules = modules_after("""
+import os, sys, forkpool
+with forkpool.ForkPoolExecutor(pin=[min(os.sched_getaffinity(0))]) as ex:
+    LIST = ex.submit(eval, "list(__import__('sys').modules)").result()
+""")
+    assert "psutil" in modules
+    assert {name for name in modules if name.split(".")[0] in NEVER_IN_CHILDREN} <= PSUTIL | {
+        name for name in modules if name.startswith("psutil.")
+    }
 
 
 def test_a_worker_imports_nothing_that_its_fork_server_could_have(in_children: dict[str, set[str]]) -> None:

@@ -20,7 +20,7 @@ from forkpool._core.placement import (
     why_auto_stays_free,
     why_not_enough,
 )
-from forkpool.events import number_list
+from forkpool.config import number_list
 
 
 def build(*cores: tuple[int, ...], nodes: int = 1, start: int = 0) -> Machine:

@@ -84,8 +84,9 @@ def _prepare(config_fd: int, tracker_fd: int) -> object:
     inherit.apply_in_server(snapshot)
     import cloudpickle  # noqa: F401  # 60 ms that each worker would otherwise spend
 
-    from . import worker
+    from . import pinning, worker
 
+    pinning.prepare(snapshot)
     gc.collect()
     gc.freeze()  # what workers share stays shared: no collection in them touches it
     return worker.WorkerProcess(snapshot)

@@ -44,7 +44,7 @@ from .._shared.current_task import SEAT
 from .._shared.descriptors import move_high
 from .._shared.payload import CallDecoder, PayloadError, ResultEncoder
 from .._shared.status_page import TAIL, Stage, StatusPage
-from . import inherit
+from . import inherit, pinning
 from .signal_guard import SignalGuard
 
 _BIG = 1 << 16
@@ -60,6 +60,7 @@ class WorkerProcess:
 
     def run(self, slot: int, fds: list[int], has_initializer: bool) -> int:
         """Be the worker on this slot. Returns the exit status when the host asks it to leave."""
+        why_unbound = pinning.bind_worker(self._snapshot, slot)
         task_fd, answer_fd, page_fd = (move_high(fd) for fd in fds)
         page = StatusPage(page_fd)
         os.lseek(page_fd, TAIL, os.SEEK_SET)
@@ -68,7 +69,7 @@ class WorkerProcess:
         inherit.apply_in_worker(self._snapshot, slot, keep_signals=loop.set_handlers())
         _line_buffer_output()
         gc.enable()
-        return loop.serve(has_initializer)
+        return loop.serve(has_initializer, why_unbound)
 
 
 class TaskPipe:
@@ -121,12 +122,12 @@ class TaskLoop:
         signal.signal(signal.SIGINT, self._on_sigint)
         return signal.SIGTERM, signal.SIGINT
 
-    def serve(self, has_initializer: bool) -> int:
+    def serve(self, has_initializer: bool, why_unbound: str) -> int:
         try:
             if has_initializer and not self._initialize():
                 return 0
             self._signals = SignalGuard()  # what the initializer set up is to stay
-            self._write(pack(Kind.READY, 0))
+            self._write(pack(Kind.READY, 0, why_unbound.encode()))
             while self._serve_one():
                 pass
         except OSError as error:

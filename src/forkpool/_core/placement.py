@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from ..events import Placement, SlotPlacement, number_list
+from ..config import number_list
+from ..events import Placement, SlotPlacement
 
 CpuSet = tuple[int, ...]
+_NO_MEANS = "this system cannot bind a process to CPUs"
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -149,7 +151,7 @@ def why_auto_stays_free(slots: int, width: int, machine: Machine) -> str | None:
     """Say why `pin="auto"` leaves the pool free before it looks at claims; None: nothing speaks against pinning."""
     mask = len(machine.cpus)
     if not mask:
-        return "this system cannot bind a process to CPUs"
+        return _NO_MEANS
     if machine.nested:
         return "this process is itself a worker of a pool, which has chosen already"
     if machine.quota is not None and machine.quota < mask:
@@ -162,6 +164,8 @@ def why_auto_stays_free(slots: int, width: int, machine: Machine) -> str | None:
 def why_not_enough(slots: int, width: int, machine: Machine, taken: Collection[int]) -> str:
     """Say why `choose_sets` found nothing."""
     numbers = tuple(cpu.number for cpu in machine.cpus)
+    if not numbers:
+        return _NO_MEANS
     if slots * width > len(numbers):
         return f"{_needs(slots, width)}, and this process may use {len(numbers)} (CPU {number_list(numbers)})"
     claimed = tuple(number for number in numbers if number in taken)
@@ -190,6 +194,11 @@ def placement_of(
         return "no other worker shares its core" if len(one) == 1 else "no other worker shares its cores"
 
     return Placement(True, reason, tuple(SlotPlacement(slot, one, why(one)) for slot, one in enumerate(sets)))
+
+
+def named_placement(sets: tuple[CpuSet, ...], reason: str) -> Placement:
+    """Describe what the user chose himself."""
+    return Placement(True, reason, tuple(SlotPlacement(slot, one, "as named") for slot, one in enumerate(sets)))
 
 
 def free_placement(slots: int, asked: str, why: str) -> Placement:

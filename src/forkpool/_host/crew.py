@@ -28,6 +28,7 @@ from .._shared.descriptors import close_all
 from .._shared.payload import is_single_use
 from ..config import PoolConfig
 from .exit_status import orphan_status
+from .pinning import Pinning
 from .reactor import Reactor
 from .server_link import PoolLines, ServerGone, ServerLink
 from .snapshot import interpreter_command, take_snapshot
@@ -78,6 +79,10 @@ class Crew:
         """
         self._command = interpreter_command()
         self._snapshot = take_snapshot(self._config.env, self._config.max_workers)
+
+    def pin(self, pinning: Pinning) -> None:
+        """Have the workers bind themselves as was chosen. Before the first fork server starts."""
+        pinning.write_into(self._snapshot)
 
     # --- actions ---------------------------------------------------------------------------------------
 

@@ -24,9 +24,11 @@ from .._core.states import Task
 from .._shared.calls import name_of
 from .._shared.payload import CallEncoder, PayloadError
 from ..config import PoolConfig, TaskOptions
+from ..events import Placement
 from ..future import ForkFuture
 from .intake import Intake, Request
 from .inventory import PoolSnapshot
+from .pinning import placement_before_start
 from .supervisor import Supervisor
 
 _LOOK_S = 5.0  # arbitrary: a supervisor that does not answer is starved, or user code holds the interpreter
@@ -129,6 +131,11 @@ class Pool:
                 with contextlib.suppress(Empty):
                     return answer.get(timeout=_LOOK_S)
         return supervisor.look()
+
+    def placement(self) -> Placement:
+        """Where the workers run."""
+        supervisor = self._claim.get("supervisor")
+        return placement_before_start(self.config) if supervisor is None else supervisor.pinning.placement
 
     # --- the supervisor's side -------------------------------------------------------------------------
 

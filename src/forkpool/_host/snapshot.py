@@ -114,6 +114,8 @@ def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1) -> dict[s
         "host_pid": os.getpid(),
         "max_workers": max_workers,
         "environ": environment(env),
+        "cpu_sets": None,  # this and the next: see `pinning.Pinning.write_into`
+        "thread_variables": None,
         "cwd": _cwd(),
         "umask": _umask(),
         "sys_path": import_path(),

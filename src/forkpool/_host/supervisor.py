@@ -26,6 +26,7 @@ from .crew import Crew
 from .endings import ANSWER_KINDS, Endings
 from .intake import Intake, Request, Waker
 from .inventory import PoolSnapshot, TaskSnapshot, TaskState, describe_descriptors, describe_processes
+from .pinning import Pinning
 from .reactor import Reactor
 from .stdio_guard import StdioGuard
 from .verdicts import broken_error, initializer_error, internal_error
@@ -65,6 +66,7 @@ class Supervisor:
             started_at=lambda worker: self._crew.started_at(worker),
         )
         self._crew = Crew(config, self._machine, self._reactor, self._on_answer, encode_initializer)
+        self.pinning = Pinning(config)
         self._endings = Endings(lambda: intake.closing, self._why_broken)
         self._seq = 0
         self._finished = False
@@ -84,6 +86,7 @@ class Supervisor:
             settled.release()
             return
         self._intake.waker = self.waker
+        self._pin()
         thread = threading.Thread(target=self._run, args=(settled,), name="forkpool-supervisor", daemon=True)
         try:
             thread.start()
@@ -101,6 +104,17 @@ class Supervisor:
         self._stdio.open()
         self.waker = Waker()
         self._reactor.open()
+
+    def _pin(self) -> None:
+        """Choose the workers' CPUs. Not before this supervisor serves: two of one pool must not compete for them."""
+        self._ident = _thread.get_ident()  # for finalizers that run here: see `Pool.is_supervisor_thread`
+        try:
+            self.pinning.choose()
+            self._crew.pin(self.pinning)
+        except Exception as error:  # `submit` raises it, this one and each that comes after it
+            self.error = why = error
+            self._intake.broken = lambda: type(why)(*why.args)
+            self._machine.on_break()
 
     def _close(self) -> None:
         self._reactor.close()
@@ -124,7 +138,8 @@ class Supervisor:
         """What the pool holds: exact on this thread and when it has ended, else as it appears."""
         crew = self._crew
         threads = [self._thread, *self._endings.threads, *crew.threads]
-        fds = [*crew.fds(), (self._reactor.fileno(), "epoll"), (-1 if self.waker is None else self.waker.fd, "waker")]
+        waker = -1 if self.waker is None else self.waker.fd
+        fds = [*crew.fds(), (self._reactor.fileno(), "epoll"), (waker, "waker"), (self.pinning.fileno(), "claims on CPUs")]
         return PoolSnapshot(
             tasks=tuple(self._open_tasks()),
             processes=describe_processes(crew.server_pid, crew.worker_pids().items()),
@@ -156,6 +171,7 @@ class Supervisor:
 
     def close_in_fork(self) -> None:
         """In a fork of the host, where this thread does not exist."""
+        self.pinning.close_in_fork()
         self._crew.close_in_fork()
         self._reactor.close()
 
@@ -180,6 +196,7 @@ class Supervisor:
         try:
             self._crew.close()
         finally:
+            self.pinning.close()
             self._endings.stop()
             self._answer_lookers()
             self._close()
@@ -271,6 +288,8 @@ class Supervisor:
     def _on_answer(self, worker: Worker, answer: Answer) -> None:
         kind, flags, micros, seq, payload = answer
         if worker.state is WorkerState.SPAWNED and kind == Kind.READY:
+            if payload:
+                self.pinning.on_refused(worker.slot, bytes(payload).decode(errors="replace"))
             self._machine.on_ready(worker)
         elif worker.state is WorkerState.SPAWNED and kind == Kind.INIT_FAILED:
             data = bytes(payload)
