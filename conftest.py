@@ -1,8 +1,7 @@
 """What every test gets, whatever it tests: an alarm instead of a hang, and signals as a terminal leaves them.
 
 Runs in: the pytest process, main thread.
-The plumbing lives in tests/support; the leak check is switched on by the conftest of the folders
-whose tests start processes (tests/process, tests/contract).
+The plumbing lives in tests/support, fixtures for tests that start processes in tests/support/fixtures.py.
 """
 
 import signal
@@ -14,6 +13,8 @@ import pytest
 from tests.support.alarm import alarm
 
 DEFAULT_ALARM_S = 40
+
+pytest_plugins = ["tests.support.fixtures"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

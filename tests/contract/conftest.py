@@ -4,17 +4,14 @@ Runs in: the pytest process.
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import forkserver, resource_tracker
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forkpool import ForkPoolExecutor
-from tests.support.gate import Gate, Marks
-from tests.support.leaks import no_leaks
 
 Make = Callable[..., Executor]
 
@@ -40,9 +37,8 @@ def standard_helpers() -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(alarm_clock: None, standard_helpers: None) -> Iterator[None]:
-    with no_leaks():
-        yield
+def leak_check(nothing_is_left: None) -> None:
+    """Each test here starts processes."""
 
 
 @pytest.fixture(params=[make_threads, make_processes, make_forkpool], ids=["threads", "processes", "forkpool"])
@@ -55,15 +51,3 @@ def make(request: pytest.FixtureRequest, nothing_is_left: None) -> Make:
 def make_process_pool(request: pytest.FixtureRequest, nothing_is_left: None) -> Make:
     """The executors whose tasks run in other processes."""
     return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def gate(tmp_path: Path, nothing_is_left: None) -> Iterator[Gate]:
-    gate = Gate(tmp_path)
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
-def marks(tmp_path: Path) -> Marks:
-    return Marks(tmp_path / "marks")

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -51,13 +50,6 @@ def test_the_host_has_few_descriptors_from_the_start(left: int) -> None:
         assert ex.submit(tasks.add, 2, 2).result() == 4
     assert len(warnings.texts) <= 1
     assert left < HOST_NEEDS - 1 or not warnings.texts, "more may be missing than this test takes away"
-
-
-@pytest.fixture
-def second_gate(tmp_path: Path, nothing_is_left: None) -> Iterator[Gate]:
-    gate = Gate(tmp_path, "second")
-    yield gate
-    gate.close()
 
 
 def grows_again(ex: ForkPoolExecutor, gate: Gate) -> bool:

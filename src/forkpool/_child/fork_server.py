@@ -27,11 +27,13 @@ import signal
 import socket
 import sys
 import warnings
+from collections.abc import Callable
 
 from .._core.control import HAS_INITIALIZER, Ask, Report, Request, Tell, pack_report, unpack_request
 from .._shared.descriptors import close_all, move_high, recv_packet, send_packet
 
 _REQUEST_FDS = 3
+RunWorker = Callable[[int, list[int], bool], int]  # slot, descriptors, is an initializer coming? -> exit status
 
 
 def main(control_fd: int, lifeline_fd: int, host_fd: int, config_fd: int, tracker_fd: int) -> None:
@@ -41,12 +43,12 @@ def main(control_fd: int, lifeline_fd: int, host_fd: int, config_fd: int, tracke
     lifeline_fd = move_high(lifeline_fd)
     arm_lifeline(lifeline_fd, os.getpid())
     try:
-        worker_main = _prepare(config_fd, move_high(tracker_fd))
+        run_worker = _prepare(config_fd, move_high(tracker_fd))
     except BaseException as error:
         text = f"{type(error).__name__}: {error}"
         send_packet(control, pack_report(Report(Tell.START_FAILED, text=text)))
         raise
-    ForkServer(control, lifeline_fd, move_high(host_fd), worker_main).serve()
+    ForkServer(control, lifeline_fd, move_high(host_fd), run_worker).serve()
 
 
 def arm_lifeline(fd: int, owner: int) -> None:
@@ -74,7 +76,7 @@ def _quiet_signals() -> None:
         signal.signal(number, lambda *_: None)
 
 
-def _prepare(config_fd: int, tracker_fd: int) -> object:
+def _prepare(config_fd: int, tracker_fd: int) -> RunWorker:
     """Become like the host; import what every worker needs, once."""
     with open(config_fd, "rb") as config:
         snapshot = pickle.load(config)
@@ -89,17 +91,17 @@ def _prepare(config_fd: int, tracker_fd: int) -> object:
     pinning.prepare(snapshot)
     gc.collect()
     gc.freeze()  # what workers share stays shared: no collection in them touches it
-    return worker.WorkerProcess(snapshot)
+    return worker.WorkerProcess(snapshot).run
 
 
 class ForkServer:
     """The loop. Invariant: every pid in `_workers` is a child that was not reaped."""
 
-    def __init__(self, control: socket.socket, lifeline_fd: int, host_fd: int, worker_main: object) -> None:
+    def __init__(self, control: socket.socket, lifeline_fd: int, host_fd: int, run_worker: RunWorker) -> None:
         self._control = control
         self._lifeline_fd = lifeline_fd
         self._host_fd = host_fd
-        self._worker_main = worker_main
+        self._run_worker = run_worker
         self._workers: dict[int, tuple[int, int, int]] = {}  # pidfd: generation, pid, lifeline description
         self._poll = select.poll()
 
@@ -182,7 +184,7 @@ class ForkServer:
             for pidfd, (_, _, other) in self._workers.items():
                 close_all([pidfd, other])
             has_initializer = bool(request.flags & HAS_INITIALIZER)
-            status = self._worker_main.run(request.slot, fds, has_initializer)  # type: ignore[attr-defined]
+            status = self._run_worker(request.slot, fds, has_initializer)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:

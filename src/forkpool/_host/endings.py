@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .._core.states import Task, Verdict, Worker
@@ -70,11 +71,7 @@ class Endings:
 
     def cancelled(self, future: ForkFuture[Any]) -> None:
         """End it in `CancelledError`."""
-        has_callbacks = future._finish_cancelled(patience=_PATIENCE_S)
-        if has_callbacks is None:
-            self._end_later(future, future._finish_cancelled)
-        elif has_callbacks:
-            self._callbacks.put(future)
+        self._end(future, future._finish_cancelled)
 
     def stop(self) -> None:
         """No future will be ended any more."""
@@ -103,13 +100,16 @@ class Endings:
         error: BaseException | None = None,
         encoded: EncodedAnswer | None = None,
     ) -> None:
-        has_callbacks = future._finish(result, error, encoded, patience=_PATIENCE_S)
+        self._end(future, partial(future._finish, result, error, encoded))
+
+    def _end(self, future: ForkFuture[Any], end: Callable[..., bool | None]) -> None:
+        has_callbacks = end(patience=_PATIENCE_S)
         if has_callbacks is None:
-            self._end_later(future, lambda: future._finish(result, error, encoded))
+            self._end_later(future, end)
         elif has_callbacks:
             self._callbacks.put(future)
 
-    def _end_later(self, future: ForkFuture[Any], end: Callable[[], bool | None]) -> None:
+    def _end_later(self, future: ForkFuture[Any], end: Callable[..., bool | None]) -> None:
         """A thread holds the future's condition, and may wait for us in a finalizer: leave it to one that can wait."""
 
         def wait_and_end() -> None:
