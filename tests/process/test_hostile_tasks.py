@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from forkpool import ForkPoolExecutor, WorkerCrashedError
+from forkpool import ForkPoolExecutor, SerializationError, WorkerCrashedError
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 
@@ -316,6 +316,37 @@ def test_task_changes_what_can_be_changed() -> None:
         ended(ex.submit(change_what_can_be_changed))
         ended(ex.submit(tasks.leave, 3))
         assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+def nothing_can_be_imported(do: Any) -> Any:
+    sys.meta_path.clear()
+    return do()
+
+
+def lose_all_descriptors(do: Any) -> Any:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    return do()
+
+
+@pytest.mark.parametrize("prepare", [nothing_can_be_imported, lose_all_descriptors])
+def test_what_answers_need_was_imported_before_the_fork(prepare: Any) -> None:
+    """Such a worker once ended with status 1 and a traceback of ours on stderr, at each task that raised."""
+
+    class OfThisTest:
+        pass
+
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(tasks.pid).result()
+        assert type(ex.submit(prepare, OfThisTest).result()) is OfThisTest
+        with pytest.raises(ZeroDivisionError):
+            ex.submit(prepare, lambda: 1 / 0).result()
+        with pytest.raises(SerializationError):
+            ex.submit(prepare, threading.Lock).result()
+        with pytest.raises(tasks.TwoArguments):
+            ex.submit(prepare, tasks.raise_two_arguments).result()
+        assert ex.submit(tasks.pid).result() == pid
 
 
 def nested(depth: int) -> int:

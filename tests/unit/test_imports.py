@@ -153,13 +153,15 @@ MULTIPROCESSING = {"context", "process", "reduction"}  # docs/reference/what-a-w
 
 @pytest.fixture(scope="module")
 def in_children(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """What a fork server has imported before its fork, and the worker after its first task, beyond a bare interpreter."""
+    """What a fork server has imported before its fork, and the worker after tasks of each kind, beyond a bare interpreter."""
     folder = tmp_path_factory.mktemp("tells")
     (folder / "sitecustomize.py").write_text(TELLS.format(path=str(folder / "server")))
     worker = modules_after(f"""
 import os, sys, forkpool
 path = os.pathsep.join([{str(folder)!r}, os.environ["PYTHONPATH"]])
 with forkpool.ForkPoolExecutor(1, pin=False, env={{"PYTHONPATH": path}}) as ex:
+    assert type(ex.submit(lambda: 1 / 0).exception()) is ZeroDivisionError
+    assert ex.submit(lambda: (lambda: 7)).result()() == 7
     LIST = ex.submit(eval, "list(__import__('sys').modules)").result()
 """)
     bare = modules_after("import sys; LIST = list(sys.modules)") | {"sitecustomize"}

@@ -86,6 +86,8 @@ def _prepare(config_fd: int, tracker_fd: int) -> RunWorker:
     inherit.apply_in_server(snapshot)
     import cloudpickle  # noqa: F401  # 60 ms that each worker would otherwise spend
 
+    # 10 ms likewise; and once a task has spoiled `sys.meta_path` or the table of descriptors, a worker cannot import any more.
+    from .._shared import remote_exceptions, session  # noqa: F401
     from . import pinning, worker
 
     pinning.prepare(snapshot)
