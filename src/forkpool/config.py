@@ -26,6 +26,7 @@ class PoolConfig:
     initializer: Callable[..., object] | None  # runs once in each worker before its first task
     initargs: tuple[Any, ...]
     max_tasks_per_child: int | None  # tasks; None: a worker is never replaced for age
+    max_tasks_jitter: int  # tasks: each worker gets up to so many fewer, drawn anew for each
     env: Mapping[str, str] | None  # set in the workers' environment before anything is imported
     serializer: Serializer
     grace_period: float  # seconds
@@ -42,17 +43,18 @@ class TaskOptions:
 
 
 def pool_config(
+    *,
     max_workers: object,
     mp_context: object,
     initializer: object,
     initargs: object,
     max_tasks_per_child: object,
+    max_tasks_jitter: object,
     env: object,
     serializer: object,
     grace_period: object,
     pin: object,
     threads_per_worker: object,
-    *,
     mask: Collection[int],
     count_cpus: Callable[[], int],
 ) -> PoolConfig:
@@ -71,11 +73,13 @@ def pool_config(
         raise ValueError(f"serializer must be one of {', '.join(map(repr, _SERIALIZERS))}, not {serializer!r}")
     threads = _threads(threads_per_worker)
     chosen = _pin(pin, mask)
+    max_tasks = None if max_tasks_per_child is None else _positive_int("max_tasks_per_child", max_tasks_per_child)
     return PoolConfig(
         max_workers=_workers(max_workers, chosen, threads, count_cpus),
         initializer=cast("Callable[..., object] | None", initializer),
         initargs=_initargs(initargs),
-        max_tasks_per_child=None if max_tasks_per_child is None else _positive_int("max_tasks_per_child", max_tasks_per_child),
+        max_tasks_per_child=max_tasks,
+        max_tasks_jitter=_jitter(max_tasks_jitter, max_tasks),
         env=_env(env),
         serializer=serializer,  # type: ignore[arg-type]  # checked above; mypy cannot narrow `in`
         grace_period=_duration("grace_period", grace_period, zero=True),
@@ -123,6 +127,19 @@ def _positive_int(name: str, value: object) -> int:
     if number <= 0:
         raise ValueError(f"{name} must be greater than 0")
     return int(number)
+
+
+def _jitter(value: object, max_tasks: int | None) -> int:
+    if isinstance(value, (bool, type)) or not hasattr(value, "__index__"):
+        raise TypeError(f"max_tasks_jitter must be an int, not {type(value).__name__}")
+    jitter = int(value.__index__())
+    if jitter < 0:
+        raise ValueError("max_tasks_jitter must be 0 or more")
+    if jitter and max_tasks is None:
+        raise ValueError("max_tasks_jitter varies max_tasks_per_child, which is not given")
+    if max_tasks is not None and jitter >= max_tasks:
+        raise ValueError(f"max_tasks_jitter must be less than max_tasks_per_child ({max_tasks}): a worker runs one at least")
+    return jitter
 
 
 def _duration(name: str, value: object, *, zero: bool) -> float:

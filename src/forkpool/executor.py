@@ -106,7 +106,10 @@ class ForkPoolExecutor(_Submitter):
         mp_context: For compatibility: None, or a "forkserver" or "spawn" context, which all mean the same here.
         initializer: Called in each worker before its first task. If it raises, the pool is broken, as in the standard library.
         initargs: Its arguments.
-        max_tasks_per_child: Tasks after which a worker is replaced; None: never.
+        max_tasks_per_child: Tasks after which a worker is replaced; None: never. While the last one runs, the replacement is
+            started, if there is work for it; it is on the same slot and gets its first task when the last one is answered.
+        max_tasks_jitter: Each worker is replaced after up to so many tasks fewer, drawn anew for each, so that not all are
+            replaced at once.
         env: Set in the workers' environment before anything is imported there.
         serializer: "auto": plain pickle where that is safe, else by value with cloudpickle; "pickle"; "cloudpickle".
         grace_period: Seconds that a worker may take to leave, and that running tasks get after Ctrl-C.
@@ -134,6 +137,7 @@ class ForkPoolExecutor(_Submitter):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        max_tasks_jitter: int = 0,
         env: Mapping[str, str] | None = None,
         serializer: Serializer = "auto",
         grace_period: float = 5.0,
@@ -142,16 +146,17 @@ class ForkPoolExecutor(_Submitter):
     ) -> None:
         _check_platform()
         config = pool_config(
-            max_workers,
-            mp_context,
-            initializer,
-            initargs,
-            max_tasks_per_child,
-            env,
-            serializer,
-            grace_period,
-            pin,
-            threads_per_worker,
+            max_workers=max_workers,
+            mp_context=mp_context,
+            initializer=initializer,
+            initargs=initargs,
+            max_tasks_per_child=max_tasks_per_child,
+            max_tasks_jitter=max_tasks_jitter,
+            env=env,
+            serializer=serializer,
+            grace_period=grace_period,
+            pin=pin,
+            threads_per_worker=threads_per_worker,
             mask=affinity_mask(),
             count_cpus=usable_cpus,
         )

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from forkpool._core.machine import MAX_AHEAD, RECALL_AFTER_S, UNTAKEN_PATIENCE_S, PoolMachine
+from forkpool._core.ahead import MAX_AHEAD, RECALL_AFTER_S
+from forkpool._core.machine import UNTAKEN_PATIENCE_S, PoolMachine
 from forkpool._core.staffing import FIRST_BACKOFF_S, MAX_BACKOFF_S, START_FAILURES_IN_A_ROW
-from forkpool._core.states import Task, Verb, Verdict, Worker
+from forkpool._core.states import Expiry, Task, Verb, Verdict, Worker
 from forkpool._core.wire import INLINE_BYTES
 
 GRACE_S = 5.0
@@ -27,7 +28,7 @@ class Host:
         self.put_back: list[str] = []
         self.machine = PoolMachine(
             max_workers,
-            max_tasks_per_child=max_tasks_per_child,
+            task_limit=lambda: max_tasks_per_child,
             grace_s=GRACE_S,
             try_start=lambda task: task.name not in self.cancelled,
             put_back=lambda task: self.put_back.append(task.name),
@@ -83,13 +84,13 @@ class Host:
 
     def gone(self, generation: int, *untaken: str) -> list[tuple[object, ...]]:
         worker = self.worker(generation)
-        self.machine.on_recalled(worker, [self.tasks[name].seq for name in untaken], alive=False)
+        self.machine.on_recalled(worker, [self.tasks[name].seq for name in untaken], self.now, alive=False)
         self.machine.on_gone(worker, self.now)
         return self.step()
 
     def recalled(self, generation: int, *untaken: str) -> list[tuple[object, ...]]:
         seqs = [self.tasks[name].seq for name in untaken]
-        self.machine.on_recalled(self.worker(generation), seqs, alive=True)
+        self.machine.on_recalled(self.worker(generation), seqs, self.now, alive=True)
         return self.step()
 
     def sent(self, generation: int) -> None:
@@ -446,7 +447,7 @@ def test_a_first_task_that_takes_long_gives_back_what_lies_behind_it() -> None:
     first, *behind = list(host.worker(1).tasks)
     assert host.next_time() == RECALL_AFTER_S
     assert host.later(RECALL_AFTER_S) == [("RECALL", 1)]
-    host.machine.on_recalled(host.worker(1), [task.seq for task in behind], alive=True)
+    host.machine.on_recalled(host.worker(1), [task.seq for task in behind], host.now, alive=True)
     assert host.step() == [("SPAWN", 2)]
     assert list(host.worker(1).tasks) == [first]
     assert host.next_time() is None
@@ -457,7 +458,7 @@ def test_a_worker_that_took_nothing_gets_its_first_task_back() -> None:
     host = Host(1).ahead(2)
     first, second = host.worker(1).tasks
     host.later(RECALL_AFTER_S)
-    host.machine.on_recalled(host.worker(1), [first.seq, second.seq], alive=True)
+    host.machine.on_recalled(host.worker(1), [first.seq, second.seq], host.now, alive=True)
     assert host.step() == [("SEND", 1, "x")]
     assert list(host.worker(1).tasks) == [first]
 
@@ -465,7 +466,7 @@ def test_a_worker_that_took_nothing_gets_its_first_task_back() -> None:
 def test_a_death_is_charged_to_the_first_task_those_behind_it_run_elsewhere() -> None:
     host = Host(1).ahead(3)
     first, second, third = host.worker(1).tasks
-    host.machine.on_recalled(host.worker(1), [second.seq, third.seq], alive=False)
+    host.machine.on_recalled(host.worker(1), [second.seq, third.seq], host.now, alive=False)
     host.machine.on_gone(host.worker(1), host.now)
     ends = [task for verb, _, task in host.machine.actions if verb is Verb.END]
     assert ends == [first]
@@ -478,7 +479,7 @@ def test_killing_the_first_takes_back_the_others_before_the_signal() -> None:
     host = Host(1).ahead(2)
     first, second = host.worker(1).tasks
     assert host.kill_task(first) == [("RECALL", 1)]
-    host.machine.on_recalled(host.worker(1), [second.seq], alive=True)
+    host.machine.on_recalled(host.worker(1), [second.seq], host.now, alive=True)
     assert host.step() == [("KILL", 1)]
     assert host.gone(1) == [("END", 1, "x", "KILLED"), ("SPAWN", 2)]
 
@@ -487,7 +488,7 @@ def test_killing_one_that_lies_in_the_pipe_ends_that_one_alone() -> None:
     host = Host(1).ahead(3)
     first, second, third = host.worker(1).tasks
     assert host.kill_task(second) == [("RECALL", 1)]
-    host.machine.on_recalled(host.worker(1), [second.seq, third.seq], alive=True)
+    host.machine.on_recalled(host.worker(1), [second.seq, third.seq], host.now, alive=True)
     assert host.step() == [("END", 1, "x", "CANCELLED")]
     assert list(host.worker(1).tasks) == [first]
     assert host.answer(1, SHORT_S) == [("SEND", 1, "x")]
@@ -532,7 +533,7 @@ def test_a_killed_worker_that_gives_back_all_its_tasks_is_not_busy() -> None:
     first, second = host.worker(1).tasks
     host.later(RECALL_AFTER_S)
     host.kill_all()
-    host.machine.on_recalled(host.worker(1), [first.seq, second.seq], alive=True)
+    host.machine.on_recalled(host.worker(1), [first.seq, second.seq], host.now, alive=True)
     assert host.step() == [("END", 1, "x", "CANCELLED")] * 2
     assert host.gone(1) == [("FINISHED",)]
 
@@ -544,7 +545,7 @@ def test_a_pool_that_is_never_out_of_idle_workers_remembers_nothing_of_them() ->
         host.submit("x")
         host.step()
         host.answer(1, SHORT_S)
-        sizes.add(len(host.machine._hungry))
+        sizes.add(len(host.machine._ahead.hungry))
     assert max(sizes) <= 1
 
 
@@ -553,13 +554,158 @@ def test_a_pool_that_is_never_out_of_idle_workers_remembers_nothing_of_them() ->
 
 def test_a_worker_leaves_after_its_last_task_and_its_slot_is_free_at_once() -> None:
     host = Host(1, max_tasks_per_child=1).busy("a")
+    assert host.answer(1) == [("STOP", 1)]
     host.submit("b")
-    assert host.answer(1) == [("STOP", 1), ("SPAWN", 2)]
+    assert host.step() == [("SPAWN", 2)]
     assert host.worker(1).slot == host.worker(2).slot
     assert host.ready(2) == [("SEND", 2, "b")]
     assert host.gone(1) == []
-    host.submit("c")
-    assert host.step() == [], "the slot was given up once"
+    assert host.answer(2) == [("STOP", 2)]
+    host.submit("c", "d")
+    assert host.step() == [("SPAWN", 3)], "the slot was given up once"
+
+
+def test_an_heir_is_forked_while_the_last_task_runs_and_takes_over_when_it_is_answered() -> None:
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    host.submit("b", "c")
+    assert host.step() == [("SPAWN", 2)], "one slot, one heir"
+    assert host.ready(2) == [], "the slot is busy"
+    assert host.answer(1) == [("STOP", 1), ("SEND", 2, "b"), ("SPAWN", 3)]
+    assert host.worker(2).slot == 0
+    assert host.machine.replaced == {"max_tasks_per_child": 1}
+
+
+def test_no_heir_is_forked_for_work_that_does_not_wait() -> None:
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    assert host.step() == []
+    assert host.answer(1) == [("STOP", 1)]
+
+
+def test_a_free_slot_comes_before_an_heir() -> None:
+    host = Host(2, max_tasks_per_child=1).busy("a")
+    host.submit("b")
+    assert host.step() == [("SPAWN", 2)]
+    assert host.worker(2).owns_slot
+
+
+def test_an_heir_takes_over_when_the_last_task_crashes() -> None:
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    host.submit("b")
+    host.step()
+    host.ready(2)
+    assert host.gone(1) == [("END", 1, "a", "CRASHED"), ("SEND", 2, "b")]
+    assert host.machine.replaced == {"crashed": 1}
+
+
+def test_an_heir_that_is_born_after_its_time_has_come_is_like_any_other() -> None:
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    host.submit("b")
+    host.step()
+    assert host.answer(1) == [("STOP", 1)]
+    assert host.ready(2) == [("SEND", 2, "b")]
+
+
+def test_an_heir_that_dies_while_it_waits_is_replaced() -> None:
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    host.submit("b")
+    host.step()
+    host.ready(2)
+    assert host.gone(2) == [("SPAWN", 3)]
+    host.ready(3)
+    assert host.answer(1) == [("STOP", 1), ("SEND", 3, "b")]
+
+
+def test_an_heir_that_cannot_be_started_leaves_the_last_task_alone() -> None:
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    host.submit("b")
+    for _ in range(START_FAILURES_IN_A_ROW + 1):
+        host.later(MAX_BACKOFF_S)
+        assert fail_to_spawn(host) == []
+    assert not host.machine.broken
+    assert host.answer(1) == [("STOP", 1)]
+
+
+def test_heirs_that_wait_leave_when_the_pool_closes_without_work_for_them() -> None:
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    host.submit("b")
+    host.step()
+    host.ready(2)
+    assert host.close(cancel_queued=True) == [("END", None, "b", "CANCELLED"), ("STOP", 2)]
+    assert host.answer(1) == [("STOP", 1)]
+    host.gone(1)
+    assert host.gone(2) == [("FINISHED",)]
+
+
+def test_each_worker_has_a_limit_of_its_own() -> None:
+    host = Host(2)
+    limits = iter([1, 2])
+    host.machine._task_limit = lambda: next(limits)
+    host.submit("a", "b")
+    host.step()
+    host.ready(1, 2)
+    assert host.answer(1) == [("STOP", 1)]
+    assert host.answer(2) == []
+
+
+def test_recycling_by_hand_disturbs_nobody_and_gives_the_old_ones_nothing_more() -> None:
+    host = Host(2).busy("a")
+    host.submit("idle")
+    host.step()
+    host.ready(2)
+    host.answer(2)
+    host.machine.on_recycle(Expiry.RECYCLE, host.now)
+    assert host.acted() == [("STOP", 2)]
+    host.submit("b", "c")
+    assert host.step() == [("SPAWN", 3), ("SPAWN", 4)], "a free slot, and an heir for the busy one"
+    assert host.ready(3, 4) == [("SEND", 3, "b")]
+    assert host.answer(1) == [("STOP", 1), ("SEND", 4, "c")]
+    assert host.machine.replaced == {"recycle_workers": 2}
+
+
+def test_recycling_by_hand_takes_back_what_was_sent_ahead() -> None:
+    host = Host(1).ahead(3)
+    behind = list(host.worker(1).tasks)[1:]
+    host.machine.on_recycle(Expiry.RESTART, host.now)
+    assert host.acted() == [("RECALL", 1)]
+    host.machine.on_recalled(host.worker(1), [task.seq for task in behind], host.now, alive=True)
+    assert host.step() == [("SPAWN", 2)]
+    assert host.answer(1, SHORT_S) == [("STOP", 1)]
+    assert host.ready(2) == [("SEND", 2, "x"), ("SEND", 2, "x")]
+
+
+def test_recycling_by_hand_a_worker_that_took_nothing() -> None:
+    host = Host(1).ahead(3)
+    tasks = list(host.worker(1).tasks)
+    host.machine.on_recycle(Expiry.RESTART, host.now)
+    host.acted()
+    host.machine.on_recalled(host.worker(1), [task.seq for task in tasks], host.now, alive=True)
+    assert host.step() == [("STOP", 1), ("SPAWN", 2)]
+    assert host.ready(2) == [("SEND", 2, "x")] * 3
+
+
+def test_recycling_by_hand_while_workers_start_and_wait() -> None:
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    host.submit("b")
+    host.step()
+    host.machine.on_recycle(Expiry.RESTART, host.now)
+    assert host.acted() == [("STOP", 2)], "it leaves when it is born"
+    assert host.ready(2) == [("SPAWN", 3)]
+    host.ready(3)
+    host.machine.on_recycle(Expiry.RESTART, host.now)
+    assert host.step() == [("STOP", 3), ("SPAWN", 4)]
+    host.ready(4)
+    assert host.answer(1) == [("STOP", 1), ("SEND", 4, "b")]
+
+
+def test_a_task_limit_survives_that_nothing_was_taken() -> None:
+    # On a machine under load that may happen to each worker: one that left then would make room for the next of its kind.
+    host = Host(1, max_tasks_per_child=3).busy("x")
+    host.submit("x", "x")
+    host.answer(1, SHORT_S)
+    first, second = list(host.worker(1).tasks)
+    host.later(RECALL_AFTER_S)
+    host.machine.on_recalled(host.worker(1), [first.seq, second.seq], host.now, alive=True)
+    assert host.step() == [("SEND", 1, "x"), ("SPAWN", 2)]
 
 
 def test_a_recycled_worker_that_does_not_leave_is_killed_after_the_grace_period() -> None:

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from forkpool._core.machine import MAX_AHEAD, PoolMachine
-from forkpool._core.states import Task, Verdict, Worker, WorkerState
+from forkpool._core.ahead import MAX_AHEAD
+from forkpool._core.machine import PoolMachine
+from forkpool._core.states import Expiry, Task, Verdict, Worker, WorkerState
 
 GRACE_S = 5.0
 SHORT_S = 0.00001
@@ -63,7 +64,7 @@ class Host(RuleBasedStateMachine):
         self.max_workers = max_workers
         self.machine = PoolMachine(
             max_workers,
-            max_tasks_per_child=max_tasks,
+            task_limit=lambda: max_tasks,
             grace_s=GRACE_S,
             try_start=self.try_start,
             put_back=self.put_back,
@@ -74,6 +75,7 @@ class Host(RuleBasedStateMachine):
         self.processes: dict[int, Process] = {}
         self.seq = 0
         self.finished = 0
+        self.recycled: set[int] = set()  # generations that the user wanted replaced
         self.closed = self.aborted = self.stopped = self.was_broken = False
 
     # --- what the machine asks the host
@@ -122,8 +124,8 @@ class Host(RuleBasedStateMachine):
 
     def do_spawn(self, worker: Worker, _: None) -> None:
         assert worker.generation not in self.processes
-        seated = [p.worker.slot for p in self.processes.values() if not p.dead and p.worker.owns_slot]
-        assert worker.slot not in seated
+        seated = [p.worker.slot for p in self.processes.values() if p.worker.owns_slot and p.worker is not worker]
+        assert (worker.slot in seated) == (worker.heir_of is not None)
         assert 0 <= worker.slot < self.max_workers
         assert not self.stopped, "a worker is started after everything was stopped"
         self.processes[worker.generation] = Process(worker)
@@ -134,10 +136,14 @@ class Host(RuleBasedStateMachine):
         assert not process.dead or worker.generation in self.machine.workers
         assert not process.kill_signal
         assert not process.asked_to_leave
+        assert worker.generation not in self.recycled
         assert call.claimed
         assert not call.began_in, "run twice"
         assert not call.ends
         assert all(task not in other.is_busy_with for other in self.processes.values()), "sent twice"
+        for other in self.processes.values():
+            if other is not process and other.worker.slot == worker.slot:
+                assert other.dead or not other.is_busy_with, "two busy workers on one slot"
         ahead = process.is_busy_with
         assert len(ahead) <= MAX_AHEAD
         assert not ahead or all(other.timeout is None for other in (*ahead, task))
@@ -148,7 +154,7 @@ class Host(RuleBasedStateMachine):
 
     def do_recall(self, worker: Worker, _: None) -> None:
         if worker.generation in self.machine.workers:
-            self.machine.on_recalled(worker, self.take_from_pipe(worker), alive=True)
+            self.machine.on_recalled(worker, self.take_from_pipe(worker), self.now, alive=True)
 
     def take_from_pipe(self, worker: Worker) -> list[int]:
         pipe = self.processes[worker.generation].pipe
@@ -271,6 +277,11 @@ class Host(RuleBasedStateMachine):
     def open_calls(self) -> list[Call]:
         return [call for call in self.calls if not call.ends and not call.cancelled]
 
+    @rule(expiry=st.sampled_from([Expiry.RECYCLE, Expiry.RESTART]))
+    def recycle(self, expiry: Expiry) -> None:
+        self.recycled.update(self.machine.workers)
+        self.machine.on_recycle(expiry, self.now)
+
     @rule(cancel_queued=st.booleans())
     def close(self, cancel_queued: bool) -> None:
         self.closed = True
@@ -377,7 +388,7 @@ class Host(RuleBasedStateMachine):
 
     def host_hears_of_death(self, process: Process) -> None:
         self.host_reads(process)
-        self.machine.on_recalled(process.worker, self.take_from_pipe(process.worker), alive=False)
+        self.machine.on_recalled(process.worker, self.take_from_pipe(process.worker), self.now, alive=False)
         self.machine.on_gone(process.worker, self.now)
         self.act()
 
@@ -407,10 +418,12 @@ class Host(RuleBasedStateMachine):
     @invariant()
     def seats_are_enough(self) -> None:
         if hasattr(self, "machine"):
-            staying = [w for w in self.machine.workers.values() if w.state is not WorkerState.RETIRING]
-            assert len(staying) <= self.max_workers
-            busy = Counter(w.slot for w in staying)
-            assert all(count == 1 for count in busy.values())
+            workers = self.machine.workers.values()
+            seated = Counter(w.slot for w in workers if w.owns_slot)
+            heirs = Counter(w.slot for w in workers if not w.owns_slot and w.state is not WorkerState.RETIRING)
+            assert len(seated) <= self.max_workers
+            assert all(count == 1 for count in seated.values())
+            assert all(heirs[slot] == 1 and seated[slot] == 1 for slot in heirs)
 
     def check_no_stall(self) -> None:
         """Somebody will wake the host while there is work, and nobody wakes it for nothing."""

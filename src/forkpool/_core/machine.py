@@ -10,9 +10,10 @@ Hard parts:
 - Short tasks are sent ahead, so that a worker need not sleep and be woken for each. A worker answers a task before it takes
   the next, so a death is charged to the first task only; those behind it are recalled from the pipe and queued again.
   A worker is killed for a task only when nothing lies behind that task any more, else the signal might hit its successor.
-  Tasks must not wait for each other in one pipe: if the first one is unanswered for `RECALL_AFTER_S`, the others are
-  taken back.
-  A task whose length is not known to be short is never sent ahead, nor anything behind it.
+  Tasks must not wait for each other in one pipe: if the first one is unanswered for 5 ms, the others are taken back.
+- A worker expires when it was sent the last task that it may run, or when the user wants it replaced. From then on its slot may
+  have an heir: a worker that starts meanwhile, and gets no task before the old one has answered its last. So the slot
+  has no gap, and one busy worker at most. Heirs too are forked only for tasks that wait.
 Tests: tests/unit/test_machine.py (order of facts), tests/unit/test_machine_stateful.py (invariants under hypothesis)
 """
 
@@ -21,15 +22,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from .durations import Durations
+from .ahead import MAX_AHEAD, SendAhead
 from .ready_queue import ReadyQueue
 from .staffing import Staffing
-from .states import Task, Verb, Verdict, Worker, WorkerState
-from .wire import INLINE_BYTES
+from .states import Expiry, Task, Verb, Verdict, Worker, WorkerState
 
-MAX_AHEAD = 12  # tasks behind the first; a pipe of 64 KiB holds 16 packets
-MAX_AHEAD_S = 0.001  # expected work behind the first
-RECALL_AFTER_S = 0.005
 UNTAKEN_PATIENCE_S = 1.0  # beyond the timeout, for a worker that has not even taken its task: it is stopped, or starved
 
 
@@ -40,7 +37,7 @@ class PoolMachine:
         self,
         max_workers: int,
         *,
-        max_tasks_per_child: int | None,
+        task_limit: Callable[[], int | None],
         grace_s: float,
         try_start: Callable[[Task], bool],
         put_back: Callable[[Task], None],
@@ -49,7 +46,7 @@ class PoolMachine:
         """
         Args:
             max_workers: Number of slots.
-            max_tasks_per_child: Answers after which a worker is replaced; None: never.
+            task_limit: Draws how many tasks a new worker runs before it is replaced; None: never replaced for that.
             grace_s: Seconds that a worker that was asked to leave may take.
             try_start: Claim a task for running; False if the user has cancelled it.
             put_back: The reverse: a claimed task was never taken, and waits again.
@@ -58,15 +55,15 @@ class PoolMachine:
         self.actions: list[tuple[Verb, Worker | None, Task | None]] = []
         self.queue = ReadyQueue()
         self.workers: dict[int, Worker] = {}  # by generation; all that are not GONE
+        self.replaced: dict[str, int] = {}  # workers that ended before the pool did, by reason
+        self.started = 0  # workers that became ready
         self.broken = False
         self.closing = False
         self._idle: list[Worker] = []  # the last one used is used first: its caches are warm
-        self._hungry: dict[int, Worker] = {}  # by generation: busy, and may have room; looked at when there is more work
-        self._ahead: dict[int, Worker] = {}  # by generation: has tasks behind the first
-        self._durations = Durations()
+        self._ahead = SendAhead()
         self._discarding = False  # what comes back from a worker is not run again
         self._staffing = Staffing(max_workers)
-        self._max_tasks = max_tasks_per_child
+        self._task_limit = task_limit
         self._grace_s = grace_s
         self._try_start = try_start
         self._put_back = put_back
@@ -90,17 +87,11 @@ class PoolMachine:
         task = worker.tasks.popleft()
         worker.tasks_done += 1
         worker.head_since = now
-        self._durations.learn(task.name, seconds)
+        self._ahead.durations.learn(task.name, seconds)
         if worker.tasks:
             self._next_is_first(worker)  # under the same deadline: only one that stops everything can be set now
-        elif worker.doom is not None:
-            worker.state = WorkerState.RETIRING  # SIGKILL is on its way; the task was quicker
-        elif self._max_tasks is not None and worker.tasks_done >= self._max_tasks:
-            worker.state = WorkerState.RETIRING
-            self._staffing.free(worker)  # the replacement need not wait for the goodbye
-            self._stop(worker, now)
         else:
-            self._rest(worker)
+            self._work_is_over(worker, now)
         return task
 
     def on_sent(self, worker: Worker, now: float) -> None:
@@ -110,11 +101,11 @@ class PoolMachine:
             if timeout is not None:
                 self._limit(worker, now + timeout)
 
-    def on_recalled(self, worker: Worker, seqs: list[int], *, alive: bool) -> None:
+    def on_recalled(self, worker: Worker, seqs: list[int], now: float, *, alive: bool) -> None:
         """These tasks were still in the worker's pipe, and now are not: it will never run them."""
         back = [task for task in worker.tasks if task.seq in seqs]
         worker.tasks = deque(task for task in worker.tasks if task.seq not in seqs)
-        self._forget_ahead(worker)
+        self._ahead.settle(worker)
         for task in reversed(back):
             if task.verdict is Verdict.KILLED or self._discarding:
                 self._end(task, Verdict.CANCELLED, worker)
@@ -127,20 +118,18 @@ class PoolMachine:
         if not alive:
             return
         if back and not worker.tasks:
-            if worker.doom is None:
-                self._send_again(worker)
-            else:
-                worker.state = WorkerState.RETIRING
+            self._send_again(worker, now)
         self._execute(worker)
 
-    def _send_again(self, worker: Worker) -> None:
+    def _send_again(self, worker: Worker, now: float) -> None:
         """The worker had not even taken its first task: it gets that one back, and stays busy."""
-        while self.queue:
+        stays = worker.doom is None and worker.expiry in (None, Expiry.TASK_LIMIT)
+        while self.queue and stays:
             task = self.queue.popleft()
             if self._claim(task):
                 self._send(worker, task)
                 return
-        self._rest(worker)
+        self._work_is_over(worker, now)
 
     def on_kill(self, task: Task) -> None:
         """The user wants this task, which was sent when asked, stopped."""
@@ -165,8 +154,13 @@ class PoolMachine:
     def on_ready(self, worker: Worker) -> None:
         """The worker was forked and its initializer returned."""
         self._staffing.on_ready()
+        self.started += 1
         if worker.doom is not None or worker.leaving:
+            self._unseat(worker)
             worker.state = WorkerState.RETIRING
+        elif not worker.owns_slot:
+            worker.state = WorkerState.WAITING
+            self._staffing.waiting += 1
         else:
             self._rest(worker)
 
@@ -174,6 +168,8 @@ class PoolMachine:
         """The worker is dead; its answers and what it never took were reported."""
         started = worker.state is not WorkerState.SPAWNED
         crash = Verdict.POOL_KILLED if worker.terminated else Verdict.CRASHED
+        if worker.state in (WorkerState.WAITING, WorkerState.READY, WorkerState.BUSY):
+            self._count_replaced((worker.doom or crash).name.lower())
         self._forget(worker)
         while worker.tasks:
             self._end(worker.tasks.popleft(), worker.doom or crash, worker)
@@ -188,6 +184,18 @@ class PoolMachine:
     def on_not_spawned(self, worker: Worker) -> None:
         """The worker was to end before it was begun: there never was one."""
         self._forget(worker)
+
+    def on_recycle(self, expiry: Expiry, now: float) -> None:
+        """The user wants all workers replaced that there are: none gets another task, none is disturbed in the one it runs."""
+        for worker in list(self.workers.values()):
+            if worker.doom is not None or worker.leaving:
+                continue
+            if worker.state is WorkerState.BUSY:
+                self._expire(worker, expiry)
+                if len(worker.tasks) > 1:
+                    self.actions.append((Verb.RECALL, worker, None))
+            else:
+                self._dismiss(worker, now, expiry)
 
     # --- facts: the pool -------------------------------------------------------------------------------
 
@@ -242,15 +250,13 @@ class PoolMachine:
         for worker in self.workers.values():
             if worker.deadline is not None and worker.deadline <= now:
                 self._deadline_passed(worker, now)
-        for worker in list(self._ahead.values()):
-            if worker.head_since + RECALL_AFTER_S <= now:
-                self._durations.learn(worker.tasks[0].name, now - worker.head_since)
-                self.actions.append((Verb.RECALL, worker, None))
+        for worker in self._ahead.overdue(now):
+            self.actions.append((Verb.RECALL, worker, None))
 
     def next_time(self) -> float | None:
         """When `on_time` and `dispatch` are needed next, if nothing else happens (monotonic seconds)."""
         times = [worker.deadline for worker in self.workers.values() if worker.deadline is not None]
-        times += [worker.head_since + RECALL_AFTER_S for worker in self._ahead.values()]
+        times += self._ahead.times()
         retry_at = self._staffing.retry_at
         if retry_at is not None and self._staffing.wanted(len(self.queue)):
             times.append(retry_at)
@@ -268,8 +274,8 @@ class PoolMachine:
                 worker.state = WorkerState.BUSY
                 worker.head_since = now
                 self._send(worker, task)
-        while queue and self._hungry:
-            self._feed(self._hungry.popitem()[1])
+        while queue and self._ahead.hungry:
+            self._feed(self._ahead.hungry.popitem()[1])
         if queue:
             self._spawn_for_queue(now)
         elif self.closing or self.broken:
@@ -285,54 +291,44 @@ class PoolMachine:
     def _feed(self, worker: Worker) -> None:
         """Send ahead to a busy worker what surely takes no longer than it would take to be asked."""
         queue = self.queue
-        while queue and self._has_room(worker):
-            expected = self._expected(queue.first)
-            if expected is None or worker.ahead_s + expected > MAX_AHEAD_S:
+        while queue:
+            expected = self._ahead.expected(worker, queue.first)
+            if expected is None:
                 return
             task = queue.popleft()
             if self._claim(task):
-                worker.ahead_s += expected
-                self._ahead[worker.generation] = worker
+                self._ahead.on_sent(worker, expected)
                 self._send(worker, task)
 
-    def _has_room(self, worker: Worker) -> bool:
-        tasks = worker.tasks
-        return (
-            0 < len(tasks) <= MAX_AHEAD
-            and worker.doom is None
-            and not worker.terminated
-            and (self._max_tasks is None or worker.tasks_done + len(tasks) < self._max_tasks)
-            and self._expected(tasks[0]) is not None
-        )
-
-    def _expected(self, task: Task) -> float | None:
-        """Seconds that the task will take, if it may stand in a pipe with others; None: it may not."""
-        if task.timeout is not None or task.verdict is not None or len(task.payload) > INLINE_BYTES:
-            return None
-        return self._durations.short(task.name)
-
     def _send(self, worker: Worker, task: Task) -> None:
-        worker.tasks.append(task)
+        tasks = worker.tasks
+        tasks.append(task)
         self.actions.append((Verb.SEND, worker, task))
-        if len(worker.tasks) == 1:
-            self._hungry[worker.generation] = worker
+        if len(tasks) == 1:
+            self._ahead.hungry[worker.generation] = worker
+        if worker.task_limit is not None and worker.tasks_done + len(tasks) >= worker.task_limit:
+            self._expire(worker, Expiry.TASK_LIMIT)
 
     def _next_is_first(self, worker: Worker) -> None:
         """The worker goes on with what was sent ahead."""
-        expected = self._durations.short(worker.tasks[0].name)
-        worker.ahead_s = max(0.0, worker.ahead_s - (expected or 0.0))
-        if len(worker.tasks) == 1:
-            self._forget_ahead(worker)
-        if len(worker.tasks) <= MAX_AHEAD // 2:
-            self._hungry[worker.generation] = worker
+        self._ahead.on_next(worker)
         first = worker.tasks[0]
         if first.verdict is not None:
             self._condemn(worker, first, first.verdict)
 
-    def _forget_ahead(self, worker: Worker) -> None:
-        if len(worker.tasks) <= 1:
-            worker.ahead_s = 0.0
-            self._ahead.pop(worker.generation, None)
+    def _work_is_over(self, worker: Worker, now: float) -> None:
+        """The worker holds no task any more."""
+        if worker.doom is not None:
+            worker.state = WorkerState.RETIRING  # SIGKILL is on its way; the task was quicker
+        elif worker.expiry is not None:
+            self._dismiss(worker, now, worker.expiry)
+        else:
+            self._rest(worker)
+
+    def _expire(self, worker: Worker, expiry: Expiry) -> None:
+        if worker.expiry is None:
+            worker.expiry = expiry
+            self._staffing.on_expired(worker)
 
     def _condemn(self, worker: Worker, task: Task, verdict: Verdict) -> None:
         """End this one task of the worker, and no other."""
@@ -354,28 +350,33 @@ class PoolMachine:
         if not self._staffing.may_try(now):
             return
         for _ in range(self._staffing.wanted(len(self.queue))):
-            worker = self._staffing.new_worker()
+            worker = self._staffing.new_worker(self._task_limit())
             self.workers[worker.generation] = worker
             self.actions.append((Verb.SPAWN, worker, None))
 
     def _let_go(self, now: float) -> None:
-        for worker in self.workers.values():
-            waits = worker.state is WorkerState.READY or worker.state is WorkerState.SPAWNED
-            if waits and not worker.leaving and worker.doom is None:
-                self._stop(worker, now)
-                if worker.state is WorkerState.READY:
-                    worker.state = WorkerState.RETIRING
-        self._idle.clear()
+        for worker in list(self.workers.values()):
+            if worker.state.holds_nothing and not worker.leaving and worker.doom is None:
+                self._dismiss(worker, now)
         if not self.workers and self.closing and not self._finished:
             self._finished = True
             self.actions.append((Verb.FINISHED, None, None))
+
+    def _count_replaced(self, reason: str) -> None:
+        self.replaced[reason] = self.replaced.get(reason, 0) + 1
 
     def _rest(self, worker: Worker) -> None:
         worker.state = WorkerState.READY
         worker.deadline = None
         self._idle.append(worker)
 
-    def _stop(self, worker: Worker, now: float) -> None:
+    def _dismiss(self, worker: Worker, now: float, expiry: Expiry | None = None) -> None:
+        """Ask a worker that holds nothing to leave. One that is being born leaves when it is."""
+        if expiry is not None:
+            self._count_replaced(expiry.value)
+        if worker.state is not WorkerState.SPAWNED:
+            self._unseat(worker)
+            worker.state = WorkerState.RETIRING
         worker.leaving = True
         worker.deadline = now + self._grace_s
         self.actions.append((Verb.STOP, worker, None))
@@ -383,14 +384,22 @@ class PoolMachine:
     def _forget(self, worker: Worker) -> None:
         if worker.state is WorkerState.SPAWNED:
             self._staffing.starting -= 1
-        elif worker.state is WorkerState.READY:
-            self._idle.remove(worker)
+        self._unseat(worker)
         worker.state = WorkerState.GONE
         worker.deadline = None
-        self._ahead.pop(worker.generation, None)
-        self._hungry.pop(worker.generation, None)
+        self._ahead.forget(worker)
         del self.workers[worker.generation]
-        self._staffing.free(worker)
+
+    def _unseat(self, worker: Worker) -> None:
+        """The worker gets no more tasks: its slot goes to its heir, or is free. The heir need not wait for the goodbye."""
+        if worker.state is WorkerState.READY:
+            self._idle.remove(worker)
+        elif worker.state is WorkerState.WAITING:
+            self._staffing.waiting -= 1
+        heir = self._staffing.leave(worker)
+        if heir is not None and heir.state is WorkerState.WAITING:
+            self._staffing.waiting -= 1
+            self._rest(heir)
 
     def _start_failed(self, worker: Worker, now: float) -> None:
         if worker.doom is not None or worker.leaving:
@@ -429,8 +438,8 @@ class PoolMachine:
             return
         worker.doom = verdict
         worker.deadline = None
-        if worker.state is WorkerState.READY:
-            self._idle.remove(worker)
+        if worker.state is WorkerState.READY or worker.state is WorkerState.WAITING:
+            self._unseat(worker)
             worker.state = WorkerState.RETIRING
         self.actions.append((Verb.KILL, worker, None))
 
@@ -453,13 +462,14 @@ class PoolMachine:
             assert bool(worker.tasks) == (worker.state is WorkerState.BUSY)
             assert len(worker.tasks) <= 1 + MAX_AHEAD
             assert (worker in self._idle) == (worker.state is WorkerState.READY and not worker.leaving)
-            assert generation in self._ahead if len(worker.tasks) > 1 else generation not in self._ahead
+            assert (generation in self._ahead.loaded) == (len(worker.tasks) > 1)
             assert worker.deadline is None or worker.doom is None
         assert len(self._idle) == len(set(map(id, self._idle)))
         assert self._staffing.starting == sum(worker.state is WorkerState.SPAWNED for worker in workers)
-        assert self._ahead.keys() <= self.workers.keys()
+        assert self._staffing.waiting == sum(worker.state is WorkerState.WAITING for worker in workers)
+        assert self._ahead.loaded.keys() <= self.workers.keys()
         self._staffing.check_invariants(workers)
-        assert all(worker.owns_slot for worker in workers if worker.state is not WorkerState.RETIRING)
+        assert all(worker.owns_slot for worker in workers if worker.state in (WorkerState.READY, WorkerState.BUSY))
         tasks = [task for worker in workers for task in worker.tasks] + list(self.queue)
         assert len(tasks) == len(set(map(id, tasks)))
         self.queue.check_invariants()

@@ -16,10 +16,24 @@ class WorkerState(Enum):
     """A worker's life, in this order. `GONE` is final."""
 
     SPAWNED = auto()  # asked of the fork server; not ready for tasks
+    WAITING = auto()  # an heir: ready, while the slot's last worker still runs its last task
     READY = auto()  # idle
     BUSY = auto()  # holds one task
     RETIRING = auto()  # asked to leave, holds nothing
     GONE = auto()
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether such a worker can be asked to leave: it lives, and has no task."""
+        return self in (WorkerState.SPAWNED, WorkerState.WAITING, WorkerState.READY)
+
+
+class Expiry(Enum):
+    """Why a worker that works well is replaced."""
+
+    TASK_LIMIT = "max_tasks_per_child"
+    RECYCLE = "recycle_workers"
+    RESTART = "restart_workers"
 
 
 class Verdict(Enum):
@@ -66,10 +80,14 @@ class Worker:
     state: WorkerState = WorkerState.SPAWNED
     tasks: deque[Task] = field(default_factory=deque)  # sent, in order; the first runs, the others may still lie in the pipe
     tasks_done: int = 0
+    task_limit: int | None = None  # tasks that it runs at most
+    expiry: Expiry | None = None  # set: it gets no more tasks
     ahead_s: float = 0.0  # what the tasks behind the first are expected to take together
     head_since: float = 0.0  # monotonic seconds: when the first one became the first
     deadline: float | None = None  # monotonic seconds: when the task's timeout or the grace to leave ends
-    owns_slot: bool = True  # False once a replacement may take the slot
+    owns_slot: bool = True  # False for an heir that waits for the slot, and once a replacement may take it
+    heir: Worker | None = field(default=None, repr=False)  # takes over the slot when this one has answered its last task
+    heir_of: Worker | None = field(default=None, repr=False)  # whose slot this one waits for
     leaving: bool = False  # it was asked to leave
     terminated: bool = False  # the host sent SIGTERM because the user wants all workers to end
     doom: Verdict | None = None  # set once SIGKILL was asked for: what its task gets

@@ -267,7 +267,7 @@ class Crew:
             self.start_failure = link.note or f"worker {link.pid} ended before it was ready ({_status_text(death.status)})"
         self._dead.append(generation)
         back = link.recall() + link.never_took([task.seq for task in worker.tasks])
-        self._machine.on_recalled(worker, back, alive=False)
+        self._machine.on_recalled(worker, back, time.monotonic(), alive=False)
         self._machine.on_gone(worker, time.monotonic())
 
     # --- facts: the fork server ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ class Supervisor:
         self._reactor = Reactor()
         self._machine = PoolMachine(
             config.max_workers,
-            max_tasks_per_child=config.max_tasks_per_child,
+            task_limit=lambda: _draw_task_limit(config),
             grace_s=config.grace_period,
             try_start=_try_start,
             put_back=_put_back,
@@ -340,11 +341,19 @@ class Supervisor:
             case Verb.KILL:
                 self._crew.kill(worker)
             case Verb.RECALL:
-                self._machine.on_recalled(worker, self._crew.recall(worker), alive=True)
+                self._machine.on_recalled(worker, self._crew.recall(worker), time.monotonic(), alive=True)
 
     def _why_broken(self) -> BaseException:
         make = self._intake.broken
         return broken_error(self._crew.start_failure) if make is None else make()
+
+
+def _draw_task_limit(config: PoolConfig) -> int | None:
+    """How many tasks a new worker runs before it is replaced; None: never replaced for that."""
+    limit, jitter = config.max_tasks_per_child, config.max_tasks_jitter
+    if limit is None or not jitter:
+        return limit
+    return limit - int.from_bytes(os.urandom(8), "little") % (jitter + 1)  # not `random`: its state is the user's
 
 
 def _try_start(task: Task) -> bool:
