@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TaskTimeoutError,
         WorkerCrashedError,
     )
-    from .events import Placement, SlotPlacement
+    from .events import Placement, PoolStatistics, SlotPlacement
     from .executor import ForkPoolExecutor
     from .future import ForkFuture
 
@@ -39,6 +39,7 @@ __all__ = [
     "PayloadWarning",
     "Placement",
     "PoolBrokenError",
+    "PoolStatistics",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
@@ -54,6 +55,7 @@ _HOMES = {
     "ForkPoolExecutor": "executor",
     "ForkFuture": "future",
     "Placement": "events",
+    "PoolStatistics": "events",
     "SlotPlacement": "events",
     "TaskInfo": "_shared.current_task",
     "current_task": "_shared.current_task",

@@ -6,6 +6,7 @@ Tests: tests/unit/test_placement.py
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -34,3 +35,40 @@ class Placement:
         if not self.pinned:
             return self.reason
         return "\n".join([self.reason, *(f"  {slot}" for slot in self.slots)])
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """What became of a pool's calls and workers. Each accepted call is counted in exactly one of the first seven.
+
+    Attributes:
+        queued: Calls that wait for a worker.
+        running: Calls that a worker has.
+        done: Calls that returned.
+        failed: Calls that raised, whose result could not be pickled, or that a broken pool could not run.
+        crashed: Calls whose worker died (`WorkerCrashedError`), by `kill_workers()` and `terminate_workers()` too.
+        cancelled: Calls that ended in `CancelledError`: cancelled before they began, or killed.
+        timed_out: Calls that were stopped at their `timeout`.
+        workers: Workers that live and are ready; one that was asked to leave is not counted.
+        workers_started: Workers that have become ready since the pool was made.
+        workers_replaced: How many workers ended before the pool did, by reason: "max_tasks_per_child", "recycle_workers",
+            "restart_workers", "crashed", "timed_out", "killed". A reason that never came is not in it.
+        busy_time: Seconds that calls have run, by slot; with what runs now.
+    """
+
+    queued: int
+    running: int
+    done: int
+    failed: int
+    crashed: int
+    cancelled: int
+    timed_out: int
+    workers: int
+    workers_started: int
+    workers_replaced: Mapping[str, int]
+    busy_time: tuple[float, ...]
+
+    @property
+    def submitted(self) -> int:
+        """All calls that were accepted."""
+        return self.queued + self.running + self.done + self.failed + self.crashed + self.cancelled + self.timed_out

@@ -24,7 +24,7 @@ from ._host.pool import Pool
 from ._host.topology import affinity_mask, usable_cpus
 from ._shared.calls import run_chunk
 from .config import Serializer, TaskOptions, pool_config, task_options
-from .events import Placement
+from .events import Placement, PoolStatistics
 from .future import ForkFuture
 
 P = ParamSpec("P")
@@ -196,6 +196,31 @@ class ForkPoolExecutor(_Submitter):
         It is chosen at the first submit; until then nothing is bound. After shutdown it tells what was.
         """
         return self._pool.placement()
+
+    def recycle_workers(self) -> None:
+        """Replace all workers that there are, without disturbing the calls that they run.
+
+        None of them gets another call. Each leaves when it has answered the one it runs; meanwhile its replacement is
+        started, if there is work for it. Does not wait. Does nothing before the first call and after shutdown. Thread safe.
+
+        .. versionadded:: 0.1
+        """
+        self._pool.recycle()
+
+    def statistics(self) -> PoolStatistics:
+        """Return what became of all calls and workers: exact at one moment between this call and its return.
+
+        A call is counted from the return of `submit` on, and counted as ended before its future tells so. After
+        shutdown the last counts stay.
+
+        Raises:
+            RuntimeError: In a fork of the process that owns the pool.
+
+        Thread safe. It waits for the pool's supervisor thread, a millisecond at most unless the machine is starved.
+
+        .. versionadded:: 0.1
+        """
+        return self._pool.statistics()
 
     def terminate_workers(self) -> None:
         """Send SIGTERM to the workers, SIGKILL to those that stay for the grace period; cancel what is queued; close the pool.

@@ -132,6 +132,11 @@ class ForkFuture(Future[T]):
         self._state = PENDING
         del self.__dict__["_owner"]
 
+    def _claim_answer(self) -> bool:
+        """Whether it ends as the pool says; False if the user's `kill()` was first: then it ends cancelled."""
+        ending: str = self.__dict__.setdefault("_ending", "answer")
+        return ending != "kill"
+
     def _finish(
         self,
         result: Any = None,
@@ -152,7 +157,7 @@ class ForkFuture(Future[T]):
         try:
             if self._state != RUNNING and self._state != PENDING:
                 return False
-            if self.__dict__.setdefault("_ending", "answer") == "kill":
+            if not self._claim_answer():
                 return self._end_cancelled()
             failed = error is not None or (encoded is not None and encoded.is_error)
             self._result, self._exception, self._encoded = result, error, encoded

@@ -21,7 +21,17 @@ FOUR = Machine(tuple(Cpu(number, (number,)) for number in range(4)))
 def config(workers: int | None = 2, **changes: Any) -> PoolConfig:
     given = {"pin": "auto", "threads_per_worker": None, "env": None, **changes}
     return pool_config(
-        workers, None, None, (), None, serializer="auto", grace_period=5.0, mask=range(4), count_cpus=lambda: 4, **given
+        max_workers=workers,
+        mp_context=None,
+        initializer=None,
+        initargs=(),
+        max_tasks_per_child=None,
+        max_tasks_jitter=0,
+        serializer="auto",
+        grace_period=5.0,
+        mask=range(4),
+        count_cpus=lambda: 4,
+        **given,
     )
 
 

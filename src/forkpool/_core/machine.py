@@ -168,7 +168,7 @@ class PoolMachine:
         """The worker is dead; its answers and what it never took were reported."""
         started = worker.state is not WorkerState.SPAWNED
         crash = Verdict.POOL_KILLED if worker.terminated else Verdict.CRASHED
-        if worker.state in (WorkerState.WAITING, WorkerState.READY, WorkerState.BUSY):
+        if worker.is_ready:
             self._count_replaced((worker.doom or crash).name.lower())
         self._forget(worker)
         while worker.tasks:

@@ -91,3 +91,8 @@ class Worker:
     leaving: bool = False  # it was asked to leave
     terminated: bool = False  # the host sent SIGTERM because the user wants all workers to end
     doom: Verdict | None = None  # set once SIGKILL was asked for: what its task gets
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it works, or could."""
+        return self.state in (WorkerState.WAITING, WorkerState.READY, WorkerState.BUSY)

@@ -19,6 +19,7 @@ from ..future import EncodedAnswer, ForkFuture
 from .answers import decode_exception, decode_value
 from .callbacks import CallbackRunner
 from .oom import OomWatch
+from .tally import OF_VERDICT, Outcome, Tally
 from .verdicts import CrashFacts, result_error, task_error
 from .worker_link import WorkerLink
 
@@ -34,7 +35,8 @@ _PATIENCE_S = 0.001  # arbitrary: far longer than a thread needs that was interr
 class Endings:
     """How a task's future learns its end. Owns the callback runner."""
 
-    def __init__(self, pool_is_closing: Callable[[], bool], why_broken: Callable[[], BaseException]) -> None:
+    def __init__(self, pool_is_closing: Callable[[], bool], why_broken: Callable[[], BaseException], tally: Tally) -> None:
+        self._tally = tally
         self._pool_is_closing = pool_is_closing
         self._why_broken = why_broken
         self._callbacks = CallbackRunner()
@@ -47,6 +49,7 @@ class Endings:
 
     def answer(self, task: Task, kind: int, flags: int, payload: bytes | bytearray) -> None:
         """The worker answered."""
+        self._count(task.future, Outcome.DONE if kind == Kind.VALUE else Outcome.FAILED)
         if flags & PLAIN and kind == Kind.VALUE:
             self._plain(task.future, payload)
         else:
@@ -56,6 +59,8 @@ class Endings:
     def without_answer(self, task: Task, worker: Worker | None, link: WorkerLink | None) -> None:
         """The task ends as its verdict says; `worker` and `link`, dead, held it if it was sent."""
         verdict, future = task.verdict, task.future
+        assert verdict is not None
+        self._count(future, OF_VERDICT[verdict])
         if verdict is Verdict.CANCELLED or verdict is Verdict.KILLED:
             self.cancelled(future)
         elif verdict is Verdict.POOL_BROKEN:
@@ -63,7 +68,9 @@ class Endings:
         else:
             assert worker is not None
             assert link is not None
-            self.error(future, task_error, self._facts(task, worker, link))
+            facts = self._facts(task, worker, link)
+            self._tally.busy[worker.slot] += facts.seconds
+            self.error(future, task_error, facts)
 
     def error(self, future: ForkFuture[Any], make: Callable[[Any], BaseException], argument: Any) -> None:
         """End it with the error that `make(argument)` builds, when somebody asks for it."""
@@ -72,6 +79,9 @@ class Endings:
     def cancelled(self, future: ForkFuture[Any]) -> None:
         """End it in `CancelledError`."""
         self._end(future, future._finish_cancelled)
+
+    def _count(self, future: ForkFuture[Any], outcome: Outcome) -> None:
+        self._tally.ended[outcome if future._claim_answer() else Outcome.CANCELLED] += 1
 
     def stop(self) -> None:
         """No future will be ended any more."""

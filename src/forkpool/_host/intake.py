@@ -34,7 +34,8 @@ class Request(Enum):
     ABORT = auto()
     KILL_ALL = auto()
     TERMINATE_ALL = auto()
-    LOOK = auto()  # argument: called with the pool's snapshot
+    RECYCLE = auto()
+    ASK = auto()  # argument: called with the supervisor, between two of its steps
 
 
 class Waker:

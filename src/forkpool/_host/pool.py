@@ -18,19 +18,21 @@ import threading
 import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from .._core.states import Task
 from .._shared.calls import name_of
 from .._shared.payload import CallEncoder, PayloadError
 from ..config import PoolConfig, TaskOptions
-from ..events import Placement
+from ..events import Placement, PoolStatistics
 from ..future import ForkFuture
 from .intake import Intake, Request
 from .inventory import PoolSnapshot
 from .pinning import placement_before_start
 from .supervisor import Supervisor
 
+T = TypeVar("T")
 _LOOK_S = 5.0  # arbitrary: a supervisor that does not answer is starved, or user code holds the interpreter
 
 
@@ -117,20 +119,33 @@ class Pool:
 
     def look(self) -> PoolSnapshot:
         """What the pool holds now. See `diagnostics.snapshot`."""
+        return self._ask(Supervisor.look, PoolSnapshot)
+
+    def statistics(self) -> PoolStatistics:
+        """What became of all calls. See `ForkPoolExecutor.statistics`."""
+        none_yet = PoolStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, MappingProxyType({}), (0.0,) * self.config.max_workers)
+        return self._ask(Supervisor.statistics, lambda: none_yet)
+
+    def recycle(self) -> None:
+        """Replace all workers. See `ForkPoolExecutor.recycle_workers`."""
+        self._post((Request.RECYCLE, None))
+
+    def _ask(self, question: Callable[[Supervisor], T], before_the_first_call: Callable[[], T]) -> T:
+        """Have a question answered between two steps of the supervisor, after all that was handed to it before."""
         supervisor = self._claim.get("supervisor")
         if supervisor is None:
-            return PoolSnapshot()
+            return before_the_first_call()
         if self.pid != os.getpid():
             raise RuntimeError(f"this pool belongs to process {self.pid}, and this is a fork of it (pid {os.getpid()})")
         if not supervisor.is_current_thread():
-            answer: SimpleQueue[PoolSnapshot] = SimpleQueue()
-            self._post((Request.LOOK, answer.put))
+            answer: SimpleQueue[T] = SimpleQueue()
+            self._post((Request.ASK, lambda supervisor: answer.put(question(supervisor))))
             if self.intake.closed:  # as for tasks, see `intake`: it may have had its last look
                 self.intake.done.wait(_LOOK_S)
             else:
                 with contextlib.suppress(Empty):
                     return answer.get(timeout=_LOOK_S)
-        return supervisor.look()
+        return question(supervisor)
 
     def placement(self) -> Placement:
         """Where the workers run."""

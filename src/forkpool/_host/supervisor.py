@@ -16,20 +16,23 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from .._core.machine import PoolMachine
-from .._core.states import Task, Verb, Verdict, Worker, WorkerState
+from .._core.states import Expiry, Task, Verb, Verdict, Worker, WorkerState
 from .._core.wire import TRACKED, Answer, Kind, MalformedFrame
 from ..config import PoolConfig
+from ..events import PoolStatistics
 from .crew import Crew
 from .endings import ANSWER_KINDS, Endings
 from .intake import Intake, Request, Waker
-from .inventory import PoolSnapshot, TaskSnapshot, TaskState, describe_descriptors, describe_processes
+from .inventory import PoolSnapshot, describe_descriptors, describe_processes
 from .pinning import Pinning
 from .reactor import Reactor
+from .reports import Reports
 from .stdio_guard import StdioGuard
+from .tally import Tally
 from .verdicts import broken_error, initializer_error, internal_error
 
 _LOGGER = logging.getLogger("forkpool")
@@ -68,7 +71,10 @@ class Supervisor:
         )
         self._crew = Crew(config, self._machine, self._reactor, self._on_answer, encode_initializer)
         self.pinning = Pinning(config)
-        self._endings = Endings(lambda: intake.closing, self._why_broken)
+        self._tally = Tally(config.max_workers)
+        self._endings = Endings(lambda: intake.closing, self._why_broken, self._tally)
+        self._reports = Reports(self._machine, self._crew, self._tally)
+        self._askers: list[Callable[[Supervisor], None]] = []
         self._seq = 0
         self._finished = False
         self._thread: threading.Thread | None = None
@@ -142,33 +148,21 @@ class Supervisor:
         waker = -1 if self.waker is None else self.waker.fd
         fds = [*crew.fds(), (self._reactor.fileno(), "epoll"), (waker, "waker"), (self.pinning.fileno(), "claims on CPUs")]
         return PoolSnapshot(
-            tasks=tuple(self._open_tasks()),
+            tasks=tuple(self._reports.open_tasks(self._intake)),
             processes=describe_processes(crew.server_pid, crew.worker_pids().items()),
             threads=tuple(thread for thread in threads if thread is not None and thread.is_alive()),
             descriptors=describe_descriptors(fds),
             shared_memory=tuple(crew.shared_memory()),
         )
 
-    def _open_tasks(self) -> Iterator[TaskSnapshot]:
-        waiting = []
-        for worker in list(self._machine.workers.values()):
-            link = self._crew.links.get(worker.generation)
-            for task in list(worker.tasks):  # only the first may run
-                started = None if link is None else link.started_at(task.seq)
-                if started is None or link is None:
-                    waiting.append(task)
-                elif not task.future.done():
-                    state: TaskState = "ending" if task.verdict is not None or worker.doom is not None else "running"
-                    yield TaskSnapshot(task.name, state, worker.slot, link.pid, time.monotonic() - started, task.future)
-        waiting += [*self._machine.queue, *(item for item in list(self._intake.items) if isinstance(item, Task))]
-        for task in waiting:
-            if not task.future.done():
-                yield TaskSnapshot(task.name, "waiting", None, None, 0.0, task.future)
+    def statistics(self) -> PoolStatistics:
+        """What became of all calls: exact on this thread and when it has ended, else as it appears."""
+        return self._reports.statistics()
 
-    def _answer_lookers(self) -> None:
+    def _answer_askers(self) -> None:
         for item in list(self._intake.items):
-            if not isinstance(item, Task) and item[0] is Request.LOOK:
-                item[1](self.look())
+            if not isinstance(item, Task) and item[0] is Request.ASK:
+                item[1](self)
 
     def close_in_fork(self) -> None:
         """In a fork of the host, where this thread does not exist."""
@@ -199,7 +193,7 @@ class Supervisor:
         finally:
             self.pinning.close()
             self._endings.stop()
-            self._answer_lookers()
+            self._answer_askers()
             self._close()
             intake.waker = None
             intake.done.set()
@@ -233,6 +227,8 @@ class Supervisor:
             self._act()
             machine.dispatch(now)
         self._crew.bury()
+        while self._askers:  # now each task is in exactly one place
+            self._askers.pop()(self)
         if self._finished:
             self._last_look()
 
@@ -283,8 +279,10 @@ class Supervisor:
             case Request.TERMINATE_ALL:
                 machine.on_terminate_all(time.monotonic())
                 self._crew.terminate_all()
-            case Request.LOOK:
-                argument(self.look())
+            case Request.RECYCLE:
+                machine.on_recycle(Expiry.RECYCLE, time.monotonic())
+            case Request.ASK:
+                self._askers.append(argument)
 
     def _on_answer(self, worker: Worker, answer: Answer) -> None:
         kind, flags, micros, seq, payload = answer
@@ -299,7 +297,9 @@ class Supervisor:
         elif worker.tasks and worker.tasks[0].seq == seq and kind in ANSWER_KINDS:
             if flags & TRACKED:
                 self._crew.hear_relay()
-            task = self._machine.on_answer(worker, time.monotonic(), micros / 1e6)
+            seconds = micros / 1e6
+            self._tally.busy[worker.slot] += seconds
+            task = self._machine.on_answer(worker, time.monotonic(), seconds)
             self._endings.answer(task, kind, flags, payload)
         else:
             raise MalformedFrame(f"an answer (kind {kind}, call {seq}) that this worker has no reason to give")
