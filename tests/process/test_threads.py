@@ -4,6 +4,8 @@ Runs in: pytest and workers.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def threads_of_numpy() -> int:
     import numpy
 
     matrix = numpy.ones((600, 600))
-    matrix @ matrix
+    numpy.dot(matrix, matrix)
     status = Path("/proc/self/status").read_text()
     return int(status.partition("Threads:")[2].split()[0])
 
@@ -56,6 +58,34 @@ def on_both_slots(ex: ForkPoolExecutor, gate: Gate, ask: Callable[[], object]) -
 def enter_and_ask(gate: Gate, ask: Callable[[], object]) -> tuple[int, object]:
     gate.enter()
     return int(os.environ["FORKPOOL_SLOT"]), ask()
+
+
+PRELOADED = """
+import contextlib, os, sys
+from forkpool._child import pinning
+snapshot = {{"cpu_sets": {sets}, "thread_variables": None}}
+pinning.prepare(snapshot)
+before = os.sched_getaffinity(0)
+with {how}:
+    import numpy
+assert os.sched_getaffinity(0) == before
+if os.fork() == 0:
+    assert pinning.bind_worker(snapshot, 0) == ""
+    from tests.process.test_threads import threads_of_numpy
+    print(threads_of_numpy(), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@on_two_cpus
+@pytest.mark.parametrize(("how", "threads"), [("pinning.as_a_worker(snapshot)", 1), ("contextlib.nullcontext()", 2)])
+def test_numpy_that_the_fork_server_preloaded_as_if_by_a_worker(how: str, threads: int) -> None:
+    """The second case shows what the first one cures: numpy counts CPUs when it is loaded, and remembers it over forks."""
+    source = PRELOADED.format(sets=[MASK[:1], MASK[1:2]], how=how)
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", source], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{threads}\n"
 
 
 @on_two_cpus
