@@ -142,7 +142,6 @@ def test_the_fork_server_is_not_bound() -> None:
 @on_two_cpus
 def test_nobody_is_bound_where_it_was_not_asked_for() -> None:
     with ForkPoolExecutor(1, pin=False) as ex:
-        assert not ex.submit(eval, "'psutil' in __import__('sys').modules").result()  # before this module is imported there
         assert ex.submit(mask_here).result() == MASK
         assert claimed() == set()
 
