@@ -32,6 +32,7 @@ class PoolConfig:
     grace_period: float  # seconds
     pin: Pin  # True, "auto": one set of CPUs for each slot is looked for; a tuple has one for each slot
     threads_per_worker: Threads  # threads of BLAS, OpenMP and the like; "auto": as many as CPUs; None: the libraries decide
+    preload: tuple[str, ...] = ()  # modules that the fork server imports before its first fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def pool_config(
     threads_per_worker: object,
     mask: Collection[int],
     count_cpus: Callable[[], int],
+    preload: object = (),
 ) -> PoolConfig:
     """Check the constructor's arguments.
 
@@ -85,6 +87,7 @@ def pool_config(
         grace_period=_duration("grace_period", grace_period, zero=True),
         pin=chosen,
         threads_per_worker=threads,
+        preload=_preload(preload),
     )
 
 
@@ -212,6 +215,23 @@ def _initargs(value: object) -> tuple[Any, ...]:
         return tuple(cast("tuple[Any, ...]", value))
     except TypeError:
         raise TypeError(f"initargs must be a tuple, not {type(value).__name__}; one argument is written (x,)") from None
+
+
+def _preload(value: object) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"preload must be a tuple of module names; one name is written ({value!r},)")
+    try:
+        names = tuple(cast("tuple[object, ...]", value))
+    except TypeError:
+        raise TypeError(f"preload must be a tuple of module names, not {type(value).__name__}") from None
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"preload must name modules by str; found {name!r}")
+        # No test for identifiers: `import_module("my-plugin")` works. Whether a module exists is seen when it is imported:
+        # `sys.path` may change until the first submit.
+        if not all(name.split(".")) or any(char.isspace() or char in "/\\\0" for char in name):
+            raise ValueError(f"preload must hold absolute module names such as 'package.module'; found {name!r}")
+    return cast("tuple[str, ...]", names)
 
 
 def _env(value: object) -> Mapping[str, str] | None:

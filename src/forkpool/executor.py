@@ -20,6 +20,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from ._host.intake import Request
+from ._host.main_program import main_program
 from ._host.pool import Pool
 from ._host.topology import affinity_mask, usable_cpus
 from ._shared.calls import run_chunk
@@ -120,6 +121,9 @@ class ForkPoolExecutor(_Submitter):
         threads_per_worker: How many threads BLAS, OpenMP, numexpr and numba start in each worker, told in the environment
             before anything is imported. "auto": as many as the worker has CPUs. A number: that many; and `pin` then gives
             each worker as many CPUs. None: what they find for themselves, which is the CPUs that the worker is bound to.
+        preload: Modules that the fork server imports once, before it forks: workers share their memory. "__main__" runs the
+            program as `__mp_main__` there (guard what must not run twice). The first submit waits for it, and raises what a
+            module raised. Names are not looked up before.
     Raises:
         TypeError, ValueError: An argument is wrong; the message says what is right.
         RuntimeError: On a platform without the means (Windows), or in a subinterpreter.
@@ -143,6 +147,7 @@ class ForkPoolExecutor(_Submitter):
         grace_period: float = 5.0,
         pin: Literal["auto"] | bool | Sequence[int] | Sequence[Iterable[int]] = "auto",
         threads_per_worker: Literal["auto"] | int | None = None,
+        preload: tuple[str, ...] = (),
     ) -> None:
         _check_platform()
         config = pool_config(
@@ -159,7 +164,9 @@ class ForkPoolExecutor(_Submitter):
             threads_per_worker=threads_per_worker,
             mask=affinity_mask(),
             count_cpus=usable_cpus,
+            preload=preload,
         )
+        _check_preload(config.preload)
         self._options = TaskOptions()
         self._pool = Pool(config)
 
@@ -330,6 +337,14 @@ def _check_platform() -> None:
         raise RuntimeError(
             f"forkpool needs Linux 5.3 or newer (pidfd, memfd, packet pipes), and this is {sys.platform}: "
             "use concurrent.futures.ProcessPoolExecutor"
+        )
+
+
+def _check_preload(names: tuple[str, ...]) -> None:
+    if "__main__" in names and main_program() is None:
+        raise ValueError(
+            'preload=("__main__",) runs the program once more in the fork server, and this one is no file (python -c, standard '
+            'input, a notebook). Leave "__main__" out, and put the set-up into a module or into the initializer.'
         )
 
 

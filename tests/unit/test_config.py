@@ -66,6 +66,15 @@ BAD = [
     ({"mp_context": "fork"}, ValueError, FORK),
     ({"mp_context": multiprocessing.get_context("fork")}, ValueError, FORK),
     ({"mp_context": "thread"}, ValueError, 'mp_context must be None, "forkserver" or "spawn", not \'thread\''),
+    ({"preload": "numpy"}, TypeError, "preload must be a tuple of module names; one name is written ('numpy',)"),
+    ({"preload": b"numpy"}, TypeError, "preload must be a tuple of module names; one name is written (b'numpy',)"),
+    ({"preload": 3}, TypeError, "preload must be a tuple of module names, not int"),
+    ({"preload": None}, TypeError, "preload must be a tuple of module names, not NoneType"),
+    ({"preload": ("json", 3)}, TypeError, "preload must name modules by str; found 3"),
+    ({"preload": ("",)}, ValueError, "preload must hold absolute module names such as 'package.module'; found ''"),
+    ({"preload": (".mine",)}, ValueError, "preload must hold absolute module names such as 'package.module'; found '.mine'"),
+    ({"preload": ("a b",)}, ValueError, "preload must hold absolute module names such as 'package.module'; found 'a b'"),
+    ({"preload": ("a/b.py",)}, ValueError, "preload must hold absolute module names such as 'package.module'; found 'a/b.py'"),
     ({"mp_context": 3}, TypeError, "mp_context must be a multiprocessing context or None, not int"),
     ({"serializer": "dill"}, ValueError, "serializer must be one of 'auto', 'pickle', 'cloudpickle', not 'dill'"),
     ({"serializer": ["auto"]}, ValueError, "serializer must be one of 'auto', 'pickle', 'cloudpickle', not ['auto']"),
@@ -136,6 +145,7 @@ def test_defaults() -> None:
         "grace_period": 5.0,
         "pin": "auto",
         "threads_per_worker": None,
+        "preload": (),
     }
     assert task_options(None, None) == TaskOptions()
 
@@ -197,3 +207,9 @@ def test_contexts_that_mean_our_own_server(context: str | None) -> None:
     check_context(context)
     if context is not None:
         check_context(multiprocessing.get_context(context))
+
+
+def test_preload_is_a_tuple_of_names() -> None:
+    names = ["json", "my-plugin.part", "__main__"]
+    made = config(preload=iter(names))
+    assert made.preload == tuple(names)

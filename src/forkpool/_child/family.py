@@ -31,11 +31,13 @@ class Family:
         self._tracker_fd = tracker_fd
         self._name = SERVER_NAME
         self._identity: tuple[int, ...] = ()
+        self._host_process: Any = None  # what parent_process() answers in a worker
 
     def join(self) -> None:
         """In the fork server, once; on what is not imported yet, as soon as it is."""
         from multiprocessing import context, process
 
+        self._host_process = _host_process(process, self._facts["host_name"], self._host_pid)
         self.adopt_process(process)
         self.adopt_context(context)
         if self._tracker_fd >= 0:
@@ -60,24 +62,7 @@ class Family:
         current.authkey = self._facts["authkey"]
         process.ORIGINAL_DIR = self._cwd or process.ORIGINAL_DIR
         if self._identity:
-            process._parent_process = self._parent(process)
-
-    def _parent(self, process: Any) -> Any:
-        host_pid = self._host_pid
-
-        class HostProcess(process._ParentProcess):  # type: ignore[misc]  # its base is known at run time only
-            @property
-            def _sentinel(self) -> int:
-                # Opened on demand: most tasks never ask whether their parent lives, and a descriptor is dear.
-                if "sentinel" not in self.__dict__:
-                    self.__dict__["sentinel"] = os.pidfd_open(host_pid)
-                return int(self.__dict__["sentinel"])
-
-            @_sentinel.setter
-            def _sentinel(self, value: None) -> None:
-                """The base class sets it; ours comes from the pid."""
-
-        return HostProcess(self._facts["host_name"], host_pid, None)
+            process._parent_process = self._host_process
 
     def adopt_context(self, context: Any) -> None:
         method = self._facts["start_method"]
@@ -87,6 +72,24 @@ class Family:
     def adopt_tracker(self, tracker: Any) -> None:
         if tracker._resource_tracker._fd is None:
             tracker._resource_tracker._fd = self._tracker_fd
+
+
+def _host_process(process: Any, name: str, pid: int) -> Any:
+    """Made in the fork server: a class made in each worker would be memory of its own."""
+
+    class HostProcess(process._ParentProcess):  # type: ignore[misc]  # its base is known at run time only
+        @property
+        def _sentinel(self) -> int:
+            # Opened on demand: most tasks never ask whether their parent lives, and a descriptor is dear.
+            if "sentinel" not in self.__dict__:
+                self.__dict__["sentinel"] = os.pidfd_open(pid)
+            return int(self.__dict__["sentinel"])
+
+        @_sentinel.setter
+        def _sentinel(self, value: None) -> None:
+            """The base class sets it; ours comes from the pid."""
+
+    return HostProcess(name, pid, None)
 
 
 def adopt_levels(levels: dict[str, Any]) -> None:

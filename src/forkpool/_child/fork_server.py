@@ -43,7 +43,7 @@ def main(control_fd: int, lifeline_fd: int, host_fd: int, config_fd: int, tracke
     lifeline_fd = move_high(lifeline_fd)
     arm_lifeline(lifeline_fd, os.getpid())
     try:
-        run_worker = _prepare(config_fd, move_high(tracker_fd))
+        run_worker = _prepare(config_fd, move_high(tracker_fd), control)
     except BaseException as error:
         text = f"{type(error).__name__}: {error}"
         send_packet(control, pack_report(Report(Tell.START_FAILED, text=text)))
@@ -76,8 +76,8 @@ def _quiet_signals() -> None:
         signal.signal(number, lambda *_: None)
 
 
-def _prepare(config_fd: int, tracker_fd: int) -> RunWorker:
-    """Become like the host; import what every worker needs, once."""
+def _prepare(config_fd: int, tracker_fd: int, control: socket.socket) -> RunWorker:
+    """Become like the host; import what every worker needs, once, and what the user wants preloaded."""
     with open(config_fd, "rb") as config:
         snapshot = pickle.load(config)
     from . import inherit
@@ -87,13 +87,51 @@ def _prepare(config_fd: int, tracker_fd: int) -> RunWorker:
     import cloudpickle  # noqa: F401  # 60 ms that each worker would otherwise spend
 
     # 10 ms likewise; and once a task has spoiled `sys.meta_path` or the table of descriptors, a worker cannot import any more.
-    from .._shared import remote_exceptions, session  # noqa: F401
+    from .._shared import rebuild, remote_exceptions, session  # noqa: F401
     from . import pinning, worker
 
     pinning.prepare(snapshot)
+    with pinning.as_a_worker(snapshot):
+        _preload(snapshot, control)
     gc.collect()
     gc.freeze()  # what workers share stays shared: no collection in them touches it
     return worker.WorkerProcess(snapshot).run
+
+
+def _preload(snapshot: dict[str, object], control: socket.socket) -> None:
+    """Does not return when it fails: the host is told why, and raises that."""
+    from . import preload
+
+    def tell_next(name: str) -> None:
+        send_packet(control, pack_report(Report(Tell.PRELOADING, text=name)))
+
+    try:
+        threads = preload.preload(snapshot["preload"], snapshot["main"], tell_next)  # type: ignore[arg-type]
+    except preload.PreloadFailed as failure:
+        _tell_of_failure(control, failure.__cause__)
+        _flush()
+        os._exit(1)  # no exit handler of theirs, no waiting for their threads
+    _flush()
+    _quiet_signals()  # they may have set handlers
+    if threads:
+        send_packet(control, pack_report(Report(Tell.THREADS, text="; ".join(threads))))
+
+
+def _tell_of_failure(control: socket.socket, error: BaseException | None) -> None:
+    from .._shared.payload import ResultEncoder
+
+    assert error is not None
+    file = os.memfd_create("forkpool-error", os.MFD_CLOEXEC)
+    with open(file, "wb", closefd=False) as whole:  # a traceback may be longer than a packet
+        whole.write(ResultEncoder().encode_exception(error))
+    text = f"{type(error).__name__}: {error}"
+    send_packet(control, pack_report(Report(Tell.PRELOAD_FAILED, text=text)), (file,))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # replaced by a preloaded module: its own business
+            stream.flush()
 
 
 class ForkServer:
@@ -149,8 +187,7 @@ class ForkServer:
         lifeline = -1
         try:
             lifeline = move_high(os.open(f"/proc/self/fd/{self._lifeline_fd}", os.O_RDONLY | os.O_NONBLOCK))
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of other threads, after the fact
                 pid = os.fork()

@@ -22,6 +22,7 @@ from .._shared.current_task import SEAT, SLOT_VARIABLE
 from .family import Family, adopt_levels
 from .filters import HostFilters
 from .on_import import watch
+from .preload import leave_exits_to_the_server
 from .signal_guard import SignalGuard, reset_signals
 
 __all__ = ["SignalGuard", "apply_in_server", "apply_in_worker", "reset_signals", "tells_tracker"]
@@ -78,6 +79,7 @@ def apply_in_worker(snapshot: Snapshot, slot: int, keep_signals: Iterable[int] =
         _enter(f"/proc/{snapshot['host_pid']}/cwd")
     _prepared.family.become_worker(slot)
     _prepared.filters.install()
+    leave_exits_to_the_server()
     _reseed()
     reset_signals(keep_signals)  # last: a signal that waited is delivered here
 
@@ -123,6 +125,12 @@ def _apply_locale(names: dict[str, str]) -> None:
 def _reseed() -> None:
     # `random` reseeds itself in the child of os.fork. numpy does not: every worker would draw the same numbers.
     numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        with contextlib.suppress(AttributeError):  # being imported, or a stand-in of a test
-            numpy_random.seed()
+    if numpy_random is None:
+        return
+    with contextlib.suppress(AttributeError):  # being imported, or a stand-in of a test
+        try:
+            # The whole state from the kernel. `seed()` draws as well, and touches twice as much memory that workers share.
+            key = sys.modules["numpy"].frombuffer(os.urandom(2496), "u4")
+            numpy_random.set_state(("MT19937", key, 624))
+        except (TypeError, ValueError):  # set_bit_generator() was called: the global functions draw from another one
+            numpy_random.set_bit_generator(type(numpy_random.get_bit_generator())())

@@ -15,6 +15,7 @@ Tests: tests/process/test_crash.py, tests/process/test_signals.py
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # unknown to typeshed
 import atexit
 import contextlib
 import faulthandler
@@ -118,9 +119,10 @@ class TaskLoop:
 
     def set_handlers(self) -> tuple[int, ...]:
         """Handle the signals that a worker does not leave to their default; returns which."""
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        signal.signal(signal.SIGINT, self._on_sigint)
-        return signal.SIGTERM, signal.SIGINT
+        # Not `signal`, which makes enums of what it answers: each worker would copy more of what it shares with the others.
+        _signal.signal(_signal.SIGTERM, self._on_sigterm)
+        _signal.signal(_signal.SIGINT, self._on_sigint)
+        return _signal.SIGTERM, _signal.SIGINT
 
     def serve(self, has_initializer: bool, why_unbound: str) -> int:
         try:

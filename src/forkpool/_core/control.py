@@ -26,6 +26,9 @@ class Tell(IntEnum):
     SPAWN_FAILED = 3  # text: why
     EXITED = 4  # the worker is dead and reaped, its process group with it
     START_FAILED = 5  # text: why this server can do nothing
+    PRELOAD_FAILED = 6  # the same, and a descriptor: a file with what a preloaded module raised
+    PRELOADING = 7  # text: the module that is next
+    THREADS = 8  # text: threads that are there when it forks, and that no library is known to handle
 
 
 _ASK = struct.Struct("=BBHIQ")

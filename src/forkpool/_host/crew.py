@@ -29,6 +29,7 @@ from .._shared.payload import is_single_use
 from ..config import PoolConfig
 from .exit_status import orphan_status
 from .pinning import Pinning
+from .preload_gate import PreloadGate
 from .reactor import Reactor
 from .server_link import PoolLines, ServerGone, ServerLink
 from .snapshot import interpreter_command, take_snapshot
@@ -41,6 +42,12 @@ _MOST_ASKED = 32  # unanswered requests to the fork server: far from what fills 
 _CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own"
 _MALFORMED = "it wrote a malformed frame (a task wrote to forkpool's file descriptors)"
 
+_THREADS = (
+    "forkpool's fork server has threads besides its own: {}. A fork copies only the thread that forks, so a lock that one of "
+    "them holds at that moment stays locked in the worker. Start threads in the initializer instead, or preload another "
+    "module. The pool goes on."
+)
+
 
 class Crew:
     """Fork server and workers. `machine` learns what happens; `on_answer` gets what the workers say."""
@@ -52,6 +59,8 @@ class Crew:
         reactor: Reactor,
         on_answer: Callable[[Worker, Answer], None],
         encode_initializer: Callable[[], bytes] | None,
+        gate: PreloadGate,
+        on_preload_failure: Callable[[bytes, str], None],
     ) -> None:
         self.links: dict[int, WorkerLink] = {}  # by generation
         self.start_failure = "no attempt was made"  # why the last worker that could not be started could not
@@ -62,14 +71,18 @@ class Crew:
         self._init_payload = encode_initializer() if encode_initializer is not None else None
         self._server: ServerLink | None = None
         self._server_ready = False
+        self._server_was_at = ""  # for the message of one that ends unexpectedly
         self._lines: PoolLines | None = None  # likewise one for the pool's life
         self._config = config
+        self._gate = gate
+        self._on_preload_failure = on_preload_failure
         self._command: list[str] = []  # from `open` on
         self._snapshot: dict[str, Any] = {}  # from `open` on; one for the pool's life: replacements are like the first
         self._spawns: deque[Worker] = deque()  # waiting for the server's HELLO, or for room
         self._asked = 0  # requests that the server has not answered
         self._dead: list[int] = []  # reported; their links are still needed for what the core decides
         self._warned = False
+        self._warned_of_threads = False
 
     def open(self) -> None:
         """Look at the host. While the first submit waits, so that what its thread does next does not show.
@@ -78,13 +91,18 @@ class Crew:
             RuntimeError: There is no Python to run as fork server.
         """
         self._command = interpreter_command()
-        self._snapshot = take_snapshot(self._config.env, self._config.max_workers)
+        self._snapshot = take_snapshot(self._config.env, self._config.max_workers, self._config.preload)
 
     def pin(self, pinning: Pinning) -> None:
         """Have the workers bind themselves as was chosen. Before the first fork server starts."""
         pinning.write_into(self._snapshot)
 
     # --- actions ---------------------------------------------------------------------------------------
+
+    def preload(self) -> None:
+        """Have the fork server started before there is a task: a submit waits until it has preloaded."""
+        if self._config.preload:
+            self._start_server()
 
     def spawn(self, worker: Worker) -> None:
         """Have a worker forked."""
@@ -278,8 +296,9 @@ class Crew:
             server = self._server = ServerLink(self._command, self._snapshot, lines)
         except OSError as error:
             self._fail_waiting(f"the fork server cannot be started: {error}")
+            self._gate.open()  # the task that comes will try again
             return
-        self.start_failure = "the fork server ended before it was ready; its own message is on stderr"
+        self.start_failure, self._server_was_at = "", "before it was ready"
         self._reactor.watch(server.fileno(), self._on_server)
 
     def _open_lines(self) -> PoolLines:
@@ -328,11 +347,39 @@ class Crew:
         if self._lines is not None:
             self._lines.relay.on_readable()
 
+    def _on_threads(self, threads: str) -> None:
+        """Said once: by the submit that waits, if there is one."""
+        if not self._warned_of_threads:
+            self._warned_of_threads = True
+            if self._gate.is_open:
+                _LOGGER.warning("%s", _THREADS.format(threads))
+            else:
+                self._gate.notices.append(_THREADS.format(threads))
+
+    def _on_preload_failed(self, text: str, fd: int) -> None:
+        """The user's error if a submit waits for it; of a server that replaces another, a failure to start like any other."""
+        data = b""
+        if fd >= 0:
+            with open(fd, "rb") as file:
+                file.seek(0)
+                data = file.read()
+        if self._gate.is_open:
+            self.start_failure = f"the fork server failed while preloading: {text}"
+        else:
+            self._on_preload_failure(data, text)
+
     def _on_report(self, report: Report, pidfd: int) -> None:
         match report.tell:
             case Tell.HELLO:
                 self._server_ready = True
+                self._gate.open()
                 self._ask_for_workers()
+            case Tell.PRELOADING:
+                self._server_was_at = f"while it preloaded {report.text!r}"
+            case Tell.THREADS:
+                self._on_threads(report.text)
+            case Tell.PRELOAD_FAILED:
+                self._on_preload_failed(report.text, pidfd)
             case Tell.START_FAILED:
                 self.start_failure = f"the fork server failed: {report.text}"
             case Tell.SPAWNED:
@@ -388,10 +435,14 @@ class Crew:
     def _on_server_gone(self, reason: str) -> None:
         server, self._server = self._server, None
         assert server is not None
+        self._gate.open()
         was_ready, self._server_ready, self._asked = self._server_ready, False, 0
         self._reactor.unwatch(server.fileno())
         server.close()
-        reason = (reason or "the fork server was killed") if was_ready else self.start_failure
+        if was_ready:
+            reason = reason or "the fork server was killed"
+        else:
+            reason = self.start_failure or f"the fork server ended {self._server_was_at} ({server.how_it_ended()}); see stderr"
         for generation, link in list(self.links.items()):
             link.orphan = True
             if link.pidfd < 0:

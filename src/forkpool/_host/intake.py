@@ -23,6 +23,7 @@ from enum import Enum, auto
 from typing import Any
 
 from .._core.states import Task
+from .preload_gate import PreloadGate
 
 
 class Request(Enum):
@@ -61,15 +62,16 @@ class Waker:
 class Intake:
     """What user threads hand to the supervisor, and the few facts that both look at."""
 
-    __slots__ = ("broken", "closed", "closing", "done", "items", "sleeping", "waker")
+    __slots__ = ("broken", "closed", "closing", "done", "gate", "items", "sleeping", "waker")
 
-    def __init__(self) -> None:
+    def __init__(self, *, preloads: bool = False) -> None:
         self.items: deque[Task | tuple[Request, Any]] = deque()
         self.sleeping = False  # the supervisor is about to sleep, or sleeps
         self.closing = False  # no task is accepted any more
         self.closed = False  # the supervisor has ended, or is about to
         self.broken: Callable[[], BaseException] | None = None  # makes the error that says why no task can ever run
         self.waker: Waker | None = None  # the supervisor's, while it lives
+        self.gate = PreloadGate(is_open=not preloads)  # the first submits wait there
         self.done = threading.Event()  # the supervisor has given everything back
 
     def put(self, item: Task | tuple[Request, Any]) -> None:

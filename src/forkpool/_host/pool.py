@@ -42,8 +42,8 @@ class Pool:
     def __init__(self, config: PoolConfig) -> None:
         self.config = config
         self.pid = os.getpid()
-        self.encoder = CallEncoder(config.serializer, _warn)
-        self.intake = Intake()
+        self.encoder = CallEncoder(config.serializer, _warn_of_payload, preloads_main="__main__" in config.preload)
+        self.intake = Intake(preloads=bool(config.preload))
         self._claim: dict[str, Supervisor] = {}  # "supervisor": the one that serves, once there is one
 
     # --- the user's side -------------------------------------------------------------------------------
@@ -60,6 +60,8 @@ class Pool:
         if not self._claim:
             self._start()
         intake = self.intake
+        if not intake.gate.is_open or intake.gate.notices:
+            self._wait_for_preload()
         intake.put(task)
         if intake.closed and future._try_start():
             self._check_open()
@@ -182,7 +184,16 @@ class Pool:
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
+    def _wait_for_preload(self) -> None:
+        """Raises what preloading raised, and warns of what it left."""
+        if not self.is_supervisor_thread():  # there, a finalizer submits: it would wait for itself
+            self.intake.gate.wait()
+        with contextlib.suppress(IndexError):  # another thread was quicker
+            _warn(self.intake.gate.notices.popleft(), RuntimeWarning)
+        self._check_open()
+
     def _start(self) -> None:
+        _check_not_preloading()
         initializer = self.config.initializer
         init = None if initializer is None else self._encode_initializer
         supervisor = Supervisor(self.config, self.intake, self.claim, init)
@@ -204,12 +215,25 @@ class Pool:
             self.intake.put(request)
 
 
-def _warn(text: str) -> None:
-    import warnings
+def _check_not_preloading() -> None:
+    preload = sys.modules.get("forkpool._child.preload")
+    if preload is not None and preload.running:
+        raise RuntimeError(
+            f"this is a fork server that preloads {preload.running!r}, whose code submits to a pool: that would start "
+            'a fork server that preloads it again, without end. Put what starts the work under `if __name__ == "__main__":`.'
+        )
 
+
+def _warn_of_payload(text: str) -> None:
     from ..errors import PayloadWarning
 
-    warnings.warn(text, PayloadWarning, stacklevel=_frames_of_ours())
+    _warn(text, PayloadWarning)
+
+
+def _warn(text: str, category: type[Warning]) -> None:
+    import warnings
+
+    warnings.warn(text, category, stacklevel=_frames_of_ours())
 
 
 def _frames_of_ours() -> int:

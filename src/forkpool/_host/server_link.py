@@ -18,7 +18,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from .._core.control import PACKET, Ask, Report, Tell, pack_request, unpack_report
+from .._core.control import PACKET, Ask, Report, pack_request, unpack_report
 from .._shared.descriptors import close_all, recv_packet, send_packet
 from .tracker_relay import TrackerRelay
 
@@ -115,7 +115,9 @@ class ServerLink:
             raise ServerGone(str(error)) from error
 
     def receive(self) -> tuple[Report, int]:
-        """The next report and, for SPAWNED, the worker's pidfd (the caller owns it; -1: no room for it here).
+        """The next report and its descriptor (the caller owns it; -1: none, or no room for it here).
+
+        SPAWNED brings the worker's pidfd, PRELOAD_FAILED a file.
 
         Raises:
             BlockingIOError: None is waiting.
@@ -128,8 +130,6 @@ class ServerLink:
         if not data:
             raise ServerGone
         report = unpack_report(data)
-        if report.tell is not Tell.SPAWNED:
-            close_all(fds)
         return report, fds[0] if fds else -1
 
     def _receive_packet(self) -> tuple[bytes, list[int], bool]:
@@ -142,6 +142,11 @@ class ServerLink:
         """SIGKILL the server. Its workers live on; their lifelines still hang on the host."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def how_it_ended(self) -> str:
+        """After `close`; SIGKILL may have been ours, if it was just about to leave."""
+        code = self._process.returncode
+        return f"exit status {code}" if code >= 0 else signal.Signals(-code).name
 
     def close(self) -> None:
         """Kill it, reap it, give everything back. Blocks until it is gone."""

@@ -18,6 +18,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from .main_program import main_program
+
 _FLAGS = {
     "debug": "d",
     "optimize": "O",
@@ -103,12 +105,13 @@ def _x_options() -> list[str]:
     return [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in options.items()]
 
 
-def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1) -> dict[str, Any]:
+def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1, preload: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what `forkpool._child.inherit` applies in the fork server and in each worker.
 
     Args:
         env: Variables to set on top of this process's environment.
         max_workers: Number of slots of the pool.
+        preload: Modules that the fork server imports.
     """
     return {
         "host_pid": os.getpid(),
@@ -125,6 +128,8 @@ def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1) -> dict[s
         "warnings": _warnings_filters(),
         "logging": _logging_levels(),
         "multiprocessing": _multiprocessing(),
+        "preload": list(preload),
+        "main": main_program() if "__main__" in preload else None,
     }
 
 

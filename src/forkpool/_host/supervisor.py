@@ -33,7 +33,7 @@ from .reactor import Reactor
 from .reports import Reports
 from .stdio_guard import StdioGuard
 from .tally import Tally
-from .verdicts import broken_error, initializer_error, internal_error
+from .verdicts import broken_error, initializer_error, internal_error, preload_error
 
 _LOGGER = logging.getLogger("forkpool")
 
@@ -69,7 +69,9 @@ class Supervisor:
             put_back=_put_back,
             started_at=lambda worker: self._crew.started_at(worker),
         )
-        self._crew = Crew(config, self._machine, self._reactor, self._on_answer, encode_initializer)
+        self._crew = Crew(
+            config, self._machine, self._reactor, self._on_answer, encode_initializer, intake.gate, self._on_preload_failure
+        )
         self.pinning = Pinning(config)
         self._tally = Tally(config.max_workers)
         self._endings = Endings(lambda: intake.closing, self._why_broken, self._tally)
@@ -178,6 +180,8 @@ class Supervisor:
             assert self.waker is not None
             self._reactor.watch(self.waker.fd, self.waker.clear)
             self._endings.begin()
+            if self._intake.broken is None:
+                self._crew.preload()
             while not self._finished:
                 self._step()
         except BaseException as error:
@@ -196,6 +200,7 @@ class Supervisor:
             self._answer_askers()
             self._close()
             intake.waker = None
+            intake.gate.open()
             intake.done.set()
 
     def _fail(self, error: BaseException) -> None:
@@ -303,6 +308,11 @@ class Supervisor:
             self._endings.answer(task, kind, flags, payload)
         else:
             raise MalformedFrame(f"an answer (kind {kind}, call {seq}) that this worker has no reason to give")
+
+    def _on_preload_failure(self, data: bytes, text: str) -> None:
+        self._intake.broken = lambda: preload_error(data, text)
+        self._machine.on_break()
+        self._intake.gate.open()
 
     # --- actions ---------------------------------------------------------------------------------------
 

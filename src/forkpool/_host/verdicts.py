@@ -112,6 +112,11 @@ def initializer_error(data: bytes) -> InitializerError:
     return error
 
 
+def preload_error(data: bytes, text: str) -> BaseException:
+    """What a preloaded module raised; its remote traceback is the cause."""
+    return decode_exception(data) if data else ImportError(f"preloading failed in the fork server: {text}")
+
+
 def broken_error(reason: str) -> PoolBrokenError:
     """The error of a pool whose workers cannot be started."""
     from ..errors import PoolBrokenError

@@ -59,12 +59,23 @@ class StandardPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Reduced:
         is_class = issubclass(type(obj), type)
-        if (is_class or type(obj) is types.FunctionType) and not by_reference(obj) and id(obj) not in _UNNAMED_TYPES:
+        if (is_class or type(obj) is types.FunctionType) and not self.has_name(obj) and id(obj) not in _UNNAMED_TYPES:
             raise pickle.PicklingError(
                 f"{obj.__module__}.{obj.__qualname__} cannot be imported by a worker, and "
                 "serializer='pickle' ships nothing by value; use serializer='auto'"
             )
         return NotImplemented
+
+    def has_name(self, obj: Any) -> bool:
+        """Tell whether a worker finds this class or function by its name."""
+        return by_reference(obj)
+
+
+class PreloadedStandardPickler(StandardPickler):
+    """The same for workers whose fork server ran the program."""
+
+    def has_name(self, obj: Any) -> bool:
+        return by_reference(obj) or tracking.is_in_main(obj)
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]

@@ -30,10 +30,10 @@ def portions(cls: Any) -> list[tuple[str, Any]]:
     make, attributes = _enum_parts(cls) if isinstance(cls, enum.EnumMeta) else _class_parts(cls)
     data = {name: value for name, value in attributes.items() if is_plain(value)}
     code = {name: value for name, value in attributes.items() if name not in data}
-    return [("", _Call(*make)), ("", code), *((name, {name: value}) for name, value in data.items())]
+    return [("", Call(*make)), ("", code), *((name, {name: value}) for name, value in data.items())]
 
 
-class _Call:
+class Call:
     """Pickles as the result of a call."""
 
     def __init__(self, function: Any, *args: Any) -> None:
@@ -66,7 +66,7 @@ def _maker(cls: Any) -> tuple[Any, str]:
     return type, "__new__"
 
 
-class _Method(_Call):
+class _Method(Call):
     """Pickles as an attribute of a class."""
 
     def __init__(self, owner: Any, name: str) -> None:

@@ -52,9 +52,17 @@ class CallEncoder:
         serializer: "auto" takes the standard pickle where that is provably safe, else by-value pickling;
             "pickle" never ships anything by value; "cloudpickle" always takes the by-value path.
         warn: Called with a text, in the caller's thread, once per call site that ships the same megabytes again and again.
+        preloads_main: The workers are forked from a process that ran the program; see `forkpool._child.preload_main`.
     """
 
-    def __init__(self, serializer: Serializer = "auto", warn: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, serializer: Serializer = "auto", warn: Callable[[str], None] | None = None, *, preloads_main: bool = False
+    ) -> None:
+        self._preloads_main = preloads_main
+        if preloads_main:
+            from forkpool._shared import tracking
+
+            tracking.name_classes_of_main()
         self._auto = serializer == "auto"
         self._standard = serializer == "pickle"
         self._path = list(sys.path)
@@ -88,7 +96,7 @@ class CallEncoder:
         from forkpool._shared import mp_support
         from forkpool._shared import session as sessions
 
-        session = sessions.StandardSession() if self._standard else sessions.Session()
+        session = self._new_session(sessions)
         spawning = mp_support.Spawning()
         try:
             try:
@@ -106,6 +114,11 @@ class CallEncoder:
         if self._sizes is not None and len(payload) >= explain.BIG:
             self._sizes.look(type(session), fn, args, kwargs, entries)
         return payload
+
+    def _new_session(self, sessions: Any) -> Any:
+        if self._preloads_main:
+            return sessions.PreloadedStandardSession() if self._standard else sessions.PreloadedSession()
+        return sessions.StandardSession() if self._standard else sessions.Session()
 
     def _path_if_changed(self) -> list[str] | None:
         return None if sys.path == self._path else [entry for entry in sys.path if isinstance(entry, str)]

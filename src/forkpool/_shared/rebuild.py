@@ -78,9 +78,13 @@ class Applier:
         known = tracking.received.get(key)
         if known is not None and known[0] == digest:
             return
+        as_preloaded = tracking.is_as_preloaded(space, name)
+        if as_preloaded and known is None and _own_digest(key, namespace[name]) == digest:
+            tracking.received[key] = (digest, namespace[name])
+            return
         value = _loads(data)
         # A name that the worker's own code made before the host ever sent it (`globals()["G"] = 1` in an initializer) stays.
-        if known is not None or name not in namespace or name.startswith("__"):
+        if known is not None or as_preloaded or name not in namespace or name.startswith("__"):
             namespace[name] = value
         tracking.received[key] = (digest, value)
 
@@ -89,7 +93,12 @@ class Applier:
         uid = key[1]
         cls = tracking.class_of(uid)
         known = tracking.received.get(key)
+        if cls is None and not self._worker:
+            cls = tracking.adopt_by_name(uid)
         if cls is not None and (not self._worker or (known is not None and known[0] == digest)):
+            return
+        if known is None and cls is not None and tracking.preloaded_classes.get(uid) is cls and _own_digest(key, cls) == digest:
+            self._keep_class(key, digest, cls, state)
             return
         if cls is None:
             cls = self._make_bare(skeleton)
@@ -114,8 +123,13 @@ class Applier:
             for part, part_digest, data in state:
                 self._apply_class_part(cls, (*key, part), part_digest, data)
             if self._worker:
-                tracking.received[key] = (digest, cls)
-                tracking.keep_class_entry(key, [(*key, part) for part, _, _ in state])
+                self._keep_class(key, digest, cls, state)
+
+    def _keep_class(self, key: Key, digest: bytes, cls: Any, state: list[tuple[str, bytes, bytes]]) -> None:
+        tracking.received[key] = (digest, cls)
+        for part, part_digest, _ in state:
+            tracking.received[(*key, part)] = (part_digest, cls)
+        tracking.keep_class_entry(key, [(*key, part) for part, _, _ in state])
 
     def _apply_class_part(self, cls: Any, key: Key, digest: bytes, data: bytes) -> None:
         if self._worker:
@@ -125,6 +139,16 @@ class Applier:
         set_class_attributes(cls, _loads(data))
         if self._worker:
             tracking.received[key] = (digest, cls)
+
+
+def _own_digest(key: Key, value: Any) -> bytes | None:
+    """What the host would send as digest if it held this object; None: it cannot be told, so the host's counts."""
+    from forkpool._shared.session import Session
+
+    try:
+        return Session().digest_of(key, value)
+    except Exception:  # it cannot be pickled
+        return None
 
 
 class _Unpickler(pickle.Unpickler):
@@ -162,6 +186,16 @@ def global_ref(space: str, name: str) -> Any:
         return applier.made[key]
     known = tracking.received.get(key)
     return known[1] if known is not None else applier.namespace(space)[name]
+
+
+def preloaded_global(space: str, name: str, kind: str) -> Any:
+    """Return what the preloaded program made of a global that cannot be pickled in the host."""
+    if name not in tracking.preloaded:
+        raise pickle.UnpicklingError(
+            f"the global {name!r} ({kind}) cannot be pickled, and the program that was preloaded has none of that name: "
+            "make it at the top of the program, outside of `if __name__ == '__main__':`"
+        )
+    return _applier().namespace(space)[name]
 
 
 def attribute_ref(owner: Any, name: str) -> Any:

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from forkpool._shared import by_value_classes, tracking
+from forkpool._shared import by_value_classes, rebuild, tracking
 from forkpool._shared.by_value import (
     ByValuePickler,
+    PreloadedStandardPickler,
     SharingPickler,
     StandardPickler,
     attributes_of,
@@ -98,6 +99,13 @@ class Session:
     def table(self) -> list[tuple[Any, ...]]:
         """Return the entries as they travel: key, is-code flag, digest, and the data or (skeleton, attributes)."""
         return [self._as_sent(entry) for entry in self._entries.values() if entry is not None]
+
+    def digest_of(self, key: Key, value: Any) -> bytes:
+        """Return the digest that an entry for this object has. Raises what pickling raises."""
+        self._entries[key] = None
+        self._queue.append((key, value))
+        self._make_entries()
+        return self._digest_of(key)
 
     # -- asked for by the pickler
 
@@ -244,6 +252,32 @@ class Session:
         return digest if not draft.refs else _hash(digest + b"".join(map(self._digest_of, sorted(draft.refs))))
 
 
+class PreloadedSession(Session):
+    """For workers that hold what the program itself made, forked after it ran: what cannot be pickled is there."""
+
+    def _make_entry(self, key: Key, value: Any) -> Entry | None:
+        if key[0] == "c" and key[1].startswith("main:"):
+            return self._make_class_entry(key, value)
+        try:
+            return super()._make_entry(key, value)
+        except EntryError:
+            if not key[1].startswith(("m:__main__", "m:__mp_main__")):
+                raise
+            call = by_value_classes.Call(rebuild.preloaded_global, key[1], key[2], type(value).__name__)
+            return Entry(key, False, [("", Draft(pickle.dumps(call, 5)))])
+
+    def _make_class_entry(self, key: Key, cls: Any) -> Entry:
+        """Leave out a portion that cannot be pickled (a class with a lock): the worker keeps its own."""
+        parts: list[tuple[str, Draft]] = []
+        for name, portion in by_value_classes.portions(cls):
+            try:
+                parts.append((name, self.draft(portion, key, cls)))
+            except Exception:
+                if not parts:  # the means to make it, where it does not exist
+                    raise
+        return Entry(key, True, parts)
+
+
 class ResultSession(Session):
     """The same for a result: what came from the host goes back as a mere name, and the host's globals are not sent."""
 
@@ -271,13 +305,21 @@ class ResultSession(Session):
 class StandardSession(Session):
     """What `serializer="pickle"` asks for: the standard pickle, which refuses early what a worker could not look up."""
 
+    pickler = StandardPickler
+
     def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
         return self.encode((fn, args, kwargs)), False
 
     def encode_alone(self, obj: Any) -> bytes:
         with io.BytesIO() as file:
-            StandardPickler(file).dump(obj)
+            self.pickler(file).dump(obj)
             return file.getvalue()
+
+
+class PreloadedStandardSession(StandardSession):
+    """The same for workers that can look up what is in `__main__`."""
+
+    pickler = PreloadedStandardPickler
 
 
 def _hash(data: bytes) -> bytes:

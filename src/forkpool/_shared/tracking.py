@@ -9,7 +9,9 @@ A namespace key is one of
     "m:name"   a module shipped by value (`__main__`, a notebook, a plugin)
     "r:name"   a module that the other side imports
     "a:..."    the globals of `exec` or of a doctest: known to no module, rebuilt under this key
-Tests: tests/unit/test_payload_by_value.py
+A pool that preloads `__main__` has two makers of the same classes and globals: the host, and the program that ran in the fork
+server. So a class of `__main__` is known there by its name ("main:Point"), on both sides; see `adopt_main`.
+Tests: tests/unit/test_payload_by_value.py, tests/process/test_preload_main.py
 """
 
 from __future__ import annotations
@@ -42,6 +44,15 @@ _counter = itertools.count()
 # In a worker: key of an entry -> (digest as the host last sent it, object made from it).
 received: dict[Key, tuple[bytes, Any]] = {}
 
+# In a worker whose fork server ran the program: what that left under each global name, and its classes by id.
+preloaded: dict[str, Any] = {}
+preloaded_classes: dict[str, Any] = {}
+
+_MAIN_SPACES = ("m:__main__", "m:__mp_main__")
+_MISSING = object()
+_names_main = False  # in a host that has a pool which preloads `__main__`
+_used_names: dict[str, Any] = {}  # ids by name that were given away: to the first class of that name, never again
+
 _class_entries: dict[Key, list[Key]] = {}  # in a worker: the keys of a class and of its parts, oldest first
 
 
@@ -66,7 +77,7 @@ def _new_uid() -> str:
 def uid_of(cls: Any) -> str:
     """Return the id under which other processes know this class; give it one if it has none."""
     known = _uid_by_id.get(id(cls))
-    return known[1] if known is not None and known[0]() is cls else track(cls, _new_uid())
+    return known[1] if known is not None and known[0]() is cls else track(cls, _name_as_uid(cls) or _new_uid())
 
 
 def track(cls: Any, uid: str) -> str:
@@ -79,6 +90,58 @@ def track(cls: Any, uid: str) -> str:
         known = _uid_by_id[key] = ours
     _kept_classes.append(cls)
     return known[1]
+
+
+def name_classes_of_main() -> None:
+    """In a host: from now on classes of `__main__` get ids that a worker whose server ran the program knows already."""
+    global _names_main
+    _names_main = True
+
+
+def is_in_main(obj: Any) -> bool:
+    """Tell whether `__main__` has this very class or function under its qualified name."""
+    return getattr(obj, "__module__", None) == "__main__" and _in_main(getattr(obj, "__qualname__", "")) is obj
+
+
+def _in_main(qualname: str) -> Any:
+    found: Any = sys.modules.get("__main__")
+    for part in qualname.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return found
+
+
+def _name_as_uid(cls: Any) -> str | None:
+    if not _names_main or not is_in_main(cls):
+        return None
+    uid = f"main:{cls.__qualname__}"
+    return uid if _used_names.setdefault(uid, cls) is cls else None
+
+
+def adopt_by_name(uid: str) -> Any:
+    """In a host: return the class of `__main__` that an id by name means and track it, or None."""
+    kind, _, qualname = uid.partition(":")
+    cls = _in_main(qualname) if kind == "main" else None
+    if not isinstance(cls, type):
+        return None
+    track(cls, uid)
+    return cls
+
+
+def adopt_main(module: types.ModuleType, classes: list[Any]) -> None:
+    """In the fork server: the program ran in `module`, which is every worker's one namespace for `__main__` from now on."""
+    _own_modules["__main__"] = _own_modules["__mp_main__"] = module
+    preloaded.update(vars(module))
+    for cls in classes:
+        uid = f"main:{cls.__qualname__}"
+        preloaded_classes[uid] = cls
+        track(cls, uid)
+
+
+def is_as_preloaded(space: str, name: str) -> bool:
+    """Tell whether a global is what the program left there: nothing in this worker has assigned it since."""
+    if name not in preloaded or space not in _MAIN_SPACES:
+        return False
+    return vars(_own_modules["__main__"]).get(name, _MISSING) is preloaded[name]
 
 
 def _forget(key: int, dead: weakref.ref[Any]) -> None:
