@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, SerializationError, WorkerCrashedError
+from forkpool._core.wire import Kind, pack_header
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 
@@ -144,6 +145,30 @@ def test_malformed_frame_is_named(data: bytes) -> None:
         assert ex.submit(tasks.add, 1, 1).result() == 2
 
 
+def write_to_the_answer_pipe_and_wait(data: bytes, gate: Any) -> None:
+    write_to_the_answer_pipe(data)
+    gate.enter()
+
+
+PLAUSIBLE = {
+    "the header of a large answer": pack_header(Kind.VALUE, 1, 1 << 30),
+    "the header of a small answer": pack_header(Kind.VALUE, 1, 1000),
+    "half a header": pack_header(Kind.VALUE, 1, 1000)[:11],
+}
+
+
+@pytest.mark.parametrize("data", PLAUSIBLE.values(), ids=PLAUSIBLE.keys())
+def test_a_frame_that_will_never_be_complete(data: bytes, gate: Gate) -> None:
+    """It was waited for until the task's timeout, if there was one; the real answer vanished in it."""
+    with ForkPoolExecutor(1) as ex:
+        returns = ex.submit(write_to_the_answer_pipe, data).exception()
+        waits = ex.submit(write_to_the_answer_pipe_and_wait, data, gate).exception()
+        for error in (returns, waits):
+            assert type(error) is WorkerCrashedError, repr(error)
+            assert "malformed" in str(error)
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
 def half_a_frame_and_leave() -> None:
     os.write(answer_fd(), b"\1\x0b\0\0")
     os._exit(3)
@@ -187,11 +212,14 @@ def test_forked_child_raises_out_of_the_task() -> None:
 
 
 def child_that_returns_after_the_worker_is_killed(gate: Any, marks: Marks) -> str:
+    told, tells = os.pipe()
     if os.fork() == 0:
         os.setsid()
+        os.write(tells, b".")
         gate.enter()
         marks.add("stray")
         return "from the stray child"
+    os.read(told, 1)  # until it has left the group, it goes with us
     os.kill(os.getpid(), signal.SIGKILL)
     return ""
 

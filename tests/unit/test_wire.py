@@ -241,6 +241,24 @@ def test_a_long_text_is_cut_to_the_size_of_a_packet() -> None:
     assert unpack_report(data).text.startswith("üüü")
 
 
+def test_frames_before_a_malformed_one_count() -> None:
+    # They came in one read. Dropping the first would charge its task with the crash of the one that wrote the garbage.
+    reader = AnswerReader()
+    assert reader.feed(pack(Kind.VALUE, 1, b"x") + b"garbage" * 20) == [(Kind.VALUE, 0, 0, 1, b"x")]
+    assert reader.malformed is not None
+    with pytest.raises(MalformedFrame):
+        reader.feed(pack(Kind.VALUE, 2, b"y"))
+
+
+def test_what_is_incomplete() -> None:
+    reader = AnswerReader()
+    seen = [reader.incomplete]
+    for piece in (b"\1\x0b", pack(Kind.VALUE, 1, b"small")[2:], pack_header(Kind.VALUE, 2, 10_000), bytes(9_999), b"\0"):
+        reader.feed(piece)
+        seen.append(reader.incomplete)
+    assert seen == [False, True, False, True, True, False]
+
+
 def test_nothing_behind_a_malformed_frame_is_believed() -> None:
     """Seen: a task wrote garbage, which was read alone; the answer that it then gave was delivered."""
     reader = AnswerReader()

@@ -266,6 +266,23 @@ def test_the_end_in_the_middle_of_a_large_answer(link: WorkerLink) -> None:
         link.read_answers()
 
 
+def test_a_frame_is_waited_for_while_the_worker_has_told_of_more(link: WorkerLink) -> None:
+    frame = pack(Kind.VALUE, 1, bytes(1000))
+    page = StatusPage(link.child_fds[2])
+    page.announce(len(frame))
+    os.write(link.child_fds[1], frame[:500])
+    assert link.read_answers() == []
+    link.check_stream()
+    os.write(link.child_fds[1], frame[500:])
+    assert [answer[3] for answer in link.read_answers()] == [1]
+    link.check_stream()
+    os.write(link.child_fds[1], frame[:500])  # somebody else
+    assert link.read_answers() == []
+    with pytest.raises(MalformedFrame):
+        link.check_stream()
+    page.close()
+
+
 def test_what_a_task_wrote_into_our_pipe_is_malformed(link: WorkerLink) -> None:
     os.write(link.child_fds[1], b"a task wrote this into a descriptor that is not its own\n")
     with pytest.raises(MalformedFrame):

@@ -115,6 +115,7 @@ class TaskLoop:
         self._encoder = ResultEncoder()
         self._in_task = False
         self._grown = False
+        self._announced = 0  # bytes of answers, the present one included
         self._signals: SignalGuard
 
     def set_handlers(self) -> tuple[int, ...]:
@@ -129,7 +130,7 @@ class TaskLoop:
             if has_initializer and not self._initialize():
                 return 0
             self._signals = SignalGuard()  # what the initializer set up is to stay
-            self._write(pack(Kind.READY, 0, why_unbound.encode()))
+            self._send(pack(Kind.READY, 0, why_unbound.encode()))
             while self._serve_one():
                 pass
         except OSError as error:
@@ -219,13 +220,19 @@ class TaskLoop:
 
     def _answer(self, kind: Kind, seq: int, payload: bytes, flags: int = 0, micros: int = 0) -> None:
         if len(payload) < _BIG:
-            self._write(pack(kind, seq, payload, flags, micros))
+            self._send(pack(kind, seq, payload, flags, micros))
             return
         if not self._grown:
             self._grown = True
             _grow_pipe(self._answer_fd)
-        self._write(pack_header(kind, seq, len(payload), flags, micros))
-        self._write(payload)
+        self._send(pack_header(kind, seq, len(payload), flags, micros), payload)
+
+    def _send(self, *parts: bytes) -> None:
+        """Write a frame. The page tells its length before: then the host knows when nothing more can come."""
+        self._announced += sum(map(len, parts))
+        self._page.announce(self._announced)
+        for part in parts:
+            self._write(part)
 
     def _write(self, data: bytes) -> None:
         written = os.write(self._answer_fd, data)

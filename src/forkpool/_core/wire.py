@@ -78,11 +78,11 @@ class AnswerReader:
     the owner may read directly (`want`, `space`, `advance`).
     """
 
-    __slots__ = ("_big", "_filled", "_head", "_length", "_malformed", "_rest")
+    __slots__ = ("_big", "_filled", "_head", "_length", "_rest", "malformed")
 
     def __init__(self) -> None:
         self._rest = b""  # an incomplete small frame
-        self._malformed: str | None = None  # what was wrong, once something was
+        self.malformed: str | None = None  # what was wrong, once something was
         self._big: bytearray | None = None  # the payload being gathered
         self._head = (0, 0, 0, 0)
         self._length = 0
@@ -92,18 +92,21 @@ class AnswerReader:
         """Take bytes as they came; return the frames that are complete now.
 
         Raises:
-            MalformedFrame: They are no frame. Nothing behind that can be trusted: each further call raises it too.
+            MalformedFrame: They are no frame. Nothing behind that can be trusted: each further call raises it too. Frames
+                before that are returned; `malformed` is set then.
         """
-        try:
-            return self._cut(data)
-        except MalformedFrame as error:
-            self._malformed = str(error)
-            raise
-
-    def _cut(self, data: bytes) -> list[Answer]:
-        if self._malformed is not None:
-            raise MalformedFrame(self._malformed)
+        if self.malformed is not None:
+            raise MalformedFrame(self.malformed)
         answers: list[Answer] = []
+        try:
+            self._cut(data, answers)
+        except MalformedFrame as error:
+            self.malformed = str(error)
+            if not answers:
+                raise
+        return answers
+
+    def _cut(self, data: bytes, answers: list[Answer]) -> None:
         if self._big is not None:
             taken = min(len(data), self._length - self._filled)
             self._grow(self._filled + taken)
@@ -111,7 +114,7 @@ class AnswerReader:
             self._filled += taken
             data = data[taken:]
             if not self._complete(answers):
-                return answers
+                return
         if self._rest:
             data = self._rest + data
         position, end = 0, len(data)
@@ -126,7 +129,11 @@ class AnswerReader:
             answers.append((kind, flags, micros, seq, data[body : body + length]))
             position = body + length
         self._rest = data[position:]
-        return answers
+
+    @property
+    def incomplete(self) -> bool:
+        """True while a part of a frame is here, and the rest must come."""
+        return self._big is not None or bool(self._rest)
 
     @property
     def gathering(self) -> bool:

@@ -234,6 +234,7 @@ class Crew:
                 self._on_answer(self._machine.workers[generation], answer)
             if answers and (seq := answers[-1][3]):  # READY is no task's answer
                 link.answered = seq
+            link.check_stream()
         except BlockingIOError:
             return False
         except (EOFError, OSError):

@@ -23,7 +23,18 @@ import sys
 import termios
 from dataclasses import dataclass
 
-from .._core.wire import INLINE_BYTES, PACKET_BYTES, STREAM, Answer, AnswerReader, Kind, pack, pack_header, unpack_header
+from .._core.wire import (
+    INLINE_BYTES,
+    PACKET_BYTES,
+    STREAM,
+    Answer,
+    AnswerReader,
+    Kind,
+    MalformedFrame,
+    pack,
+    pack_header,
+    unpack_header,
+)
 from .._shared.descriptors import close_all
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
 
@@ -44,8 +55,8 @@ class WorkerLink:
     """Channel, status page and pidfd of one worker."""
 
     __slots__ = (
-        "_answer_fd", "_behind", "_frame_bytes", "_frame_seq", "_grown", "_page", "_pending", "_reader", "_task_fd",
-        "_untaken_fd", "answered", "child_fds", "death", "note", "orphan", "patience_end", "pid", "pidfd", "slot",
+        "_answer_fd", "_behind", "_frame_bytes", "_frame_seq", "_grown", "_page", "_pending", "_reader", "_received",
+        "_task_fd", "_untaken_fd", "answered", "child_fds", "death", "note", "orphan", "patience_end", "pid", "pidfd", "slot",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -63,6 +74,7 @@ class WorkerLink:
         self._frame_bytes = 0  # written of the last streamed frame, header included; 0 after a packet
         self._frame_seq = 0
         self._grown = False
+        self._received = 0  # bytes of answers
         opened: list[int] = []
         try:
             task_read, self._task_fd = _opened(opened, os.pipe2(os.O_CLOEXEC | os.O_DIRECT))
@@ -180,12 +192,30 @@ class WorkerLink:
             data = os.read(self._answer_fd, _READ_BYTES)
             if not data:
                 raise EOFError
+            self._received += len(data)
             return reader.feed(data)
         with reader.space() as space:
             count = os.readv(self._answer_fd, [space])
         if not count:
             raise EOFError
+        self._received += count
         return reader.advance(count)
+
+    def check_stream(self) -> None:
+        """Call when what `read_answers` returned was processed. A frame that will never be complete is not waited for.
+
+        A task that writes into our pipe may happen to write a header; what it says of its payload would be waited for until
+        the task's timeout, and the real answer would vanish in it. But the worker tells the length of an answer before it
+        writes it: a part of a frame is no answer's when all that was told of is here.
+
+        Raises:
+            MalformedFrame: There was, or is, something in the stream that is no frame.
+        """
+        reader = self._reader
+        if reader.malformed is not None:
+            raise MalformedFrame(reader.malformed)
+        if reader.incomplete and self._received >= self._page.announced():
+            raise MalformedFrame("bytes that belong to no answer")
 
     # --- facts about the process
 

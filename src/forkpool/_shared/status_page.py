@@ -18,7 +18,7 @@ from enum import IntEnum
 
 SIZE = 1 << 16
 TAIL = 4096  # where faulthandler's text begins
-_SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING = range(5)
+_SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING, _ANNOUNCED = range(6)
 NOTHING_YET = (1 << 63) | 0x464F524B  # in the place of a seq: arbitrary, but neither a seq nor zeros
 
 
@@ -72,6 +72,10 @@ class StatusPage:
     def set_stage(self, stage: Stage) -> None:
         self._words[_STAGE] = stage
 
+    def announce(self, count: int) -> None:
+        """So many bytes of answers will have been written, from the worker's start to the end of the one that comes now."""
+        self._words[_ANNOUNCED] = count
+
     def terminate_asked(self) -> bool:
         """True when the host itself sends SIGTERM, and no group-wide one is meant."""
         return bool(self._words[_TERMINATE])
@@ -106,6 +110,10 @@ class StatusPage:
             answered: The last seq that this worker answered; `NOTHING_YET` if there is none.
         """
         return self._words[_SEQ] == answered and self._words[_READING] != seq
+
+    def announced(self) -> int:
+        """How many bytes of answers the worker has written or is about to write. What was read is included: it told before."""
+        return self._words[_ANNOUNCED]
 
     def crash_traceback(self) -> str | None:
         """What faulthandler wrote, if it did."""
