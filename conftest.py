@@ -14,7 +14,8 @@ from tests.support.alarm import alarm
 
 DEFAULT_ALARM_S = 40
 
-pytest_plugins = ["tests.support.fixtures"]
+# "pytester" is for tests/pytest_plugin: pytest takes this from the topmost conftest only.
+pytest_plugins = ["tests.support.fixtures", "pytester"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,6 +2,8 @@
 
 Names are resolved on first use, so that `import forkpool` is cheap and a worker that imports the package stays light.
 Public is what `__all__` lists; everything else may change without notice.
+(PYTEST_DONT_REWRITE: since a pytest plugin lies in this package, pytest would warn that it was imported too early to be
+rewritten, if a program imports it and then runs pytest; under `-W error` that would be the end.)
 """
 
 from __future__ import annotations

@@ -7,13 +7,17 @@ Tests: tests/process/test_diagnostics.py
 
 from __future__ import annotations
 
+import threading
+import time
+
 from ._host.inventory import (
     DescriptorSnapshot,
     PoolSnapshot,
     ProcessSnapshot,
     TaskSnapshot,
     identify,
-    read_stat,
+    is_alive,
+    wait_for_end,
 )
 from ._host.shared_names import exists
 from .executor import ForkPoolExecutor, OptionsView
@@ -36,15 +40,25 @@ def snapshot(executor: ForkPoolExecutor | OptionsView) -> PoolSnapshot:
     return executor._pool.look()
 
 
-def leftovers(before: PoolSnapshot) -> list[str]:
+def leftovers(before: PoolSnapshot, *, patience: float = 2.0) -> list[str]:
     """Tell what of a snapshot is still there, a line each: what a pool that was shut down has left behind.
 
     Shut the pool down with `wait=True` in between; whatever is named then is a leak: of a task (shared memory that nobody
     unlinked, a process in a session of its own), of a done-callback that has not returned, or of forkpool.
 
+    Args:
+        patience: Seconds to wait for processes and threads to end: what was killed takes a moment to be gone. It does not
+            wait when all of them have ended.
+
     .. versionadded:: 0.1
     """
-    left = [_line(process) for process in before.processes if read_stat(process.pid) == (process.name, process.started)]
+    end = time.monotonic() + patience
+    for process in before.processes:
+        wait_for_end(process, end - time.monotonic())
+    for thread in before.threads:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, end - time.monotonic()))
+    left = [_line(process) for process in before.processes if is_alive(process)]
     left += [f"thread {thread.name!r}" for thread in before.threads if thread.is_alive()]
     left += [
         f"file descriptor {one.fd} ({one.purpose}: {one.target})"

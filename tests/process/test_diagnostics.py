@@ -94,7 +94,7 @@ def test_processes_threads_and_descriptors(gate: Gate) -> None:
         here = {fd for fd, target in open_fds().items() if fds.get(fd) != target and "/memfd:" not in target}
         assert {one.fd for one in snap.descriptors} == here  # but for what maps the status pages
         gate.open_for_all()
-        assert leftovers(snap)
+        assert leftovers(snap, patience=0)
     assert leftovers(snap) == []
 
 
@@ -114,7 +114,7 @@ def test_what_tasks_leave_behind_is_named(gate: Gate) -> None:
         snap = snapshot(ex)
         assert snap.shared_memory == (f"/{name}",)
     try:
-        assert leftovers(snap) == [
+        assert leftovers(snap, patience=0) == [
             f"process 'sleep' (pid {pid}): a task on slot 0 started it",
             f"shared memory '/{name}': a task made it, nobody has unlinked it",
         ]

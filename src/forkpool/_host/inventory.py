@@ -10,6 +10,7 @@ Tests: tests/process/test_diagnostics.py
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -126,6 +127,27 @@ def read_stat(pid: int) -> tuple[str, int] | None:
         return None
     fields = tail.split()
     return None if not fields or fields[0] in "ZX" else (head.partition("(")[2], int(fields[19]))
+
+
+def is_alive(process: ProcessSnapshot) -> bool:
+    """Is it still there, and not another one of its number?"""
+    stat = read_stat(process.pid)
+    return stat is not None and stat[1] == process.started  # the name changes with exec
+
+
+def wait_for_end(process: ProcessSnapshot, seconds: float) -> None:
+    """Return when it has ended, or so many seconds have passed."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except OSError:  # it is gone; or there are no descriptors left, and we do not wait
+        return
+    try:
+        if is_alive(process):
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll(max(0.0, seconds) * 1000)
+    finally:
+        os.close(fd)
 
 
 def _descendants(pid: int) -> Iterator[int]:

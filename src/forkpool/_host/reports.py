@@ -32,13 +32,15 @@ class Reports:
         waiting = []
         for worker in list(self._machine.workers.values()):
             link = self._crew.links.get(worker.generation)
-            for task in list(worker.tasks):  # only the first may run
+            for position, task in enumerate(list(worker.tasks)):
                 started = None if link is None else link.started_at(task.seq)
-                if started is None or link is None:
+                ending = task.verdict is not None or (position == 0 and worker.doom is not None)
+                if link is None or (started is None and not ending):  # it may have been sent, and can still be taken back
                     waiting.append(task)
                 elif not task.future.done():
-                    state: TaskState = "ending" if task.verdict is not None or worker.doom is not None else "running"
-                    yield TaskSnapshot(task.name, state, worker.slot, link.pid, time.monotonic() - started, task.future)
+                    state: TaskState = "ending" if ending else "running"
+                    seconds = 0.0 if started is None else time.monotonic() - started
+                    yield TaskSnapshot(task.name, state, worker.slot, link.pid, seconds, task.future)
         waiting += [*self._machine.queue, *(item for item in list(intake.items) if isinstance(item, Task))]
         for task in waiting:
             if not task.future.done():

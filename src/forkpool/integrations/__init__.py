@@ -1,0 +1,1 @@
+"""Plugs for other libraries: optional imports, public names of forkpool only."""
