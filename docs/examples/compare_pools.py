@@ -172,7 +172,6 @@ class Probe:
         deadline = time.monotonic() + PATIENCE
         while self.text().count("task started") < count and time.monotonic() < deadline:
             time.sleep(0.02)
-        self.look()
 
     def look(self) -> None:
         """Remember everybody: children by their parent, orphans by the environment."""
@@ -228,6 +227,8 @@ def watch_to_the_end(running: Probe) -> Facts:
 
 def watch_ctrl_c(running: Probe) -> Facts:
     running.wait_for_tasks()
+    # At once, without a look(), which takes long on a busy machine: a worker of the others that gets the signal between two
+    # tasks dies of it, and the row would tell of that instead.
     started = time.monotonic()
     os.killpg(running.process.pid, signal.SIGINT)  # what a terminal does: everybody in the foreground group
     try:
@@ -243,6 +244,7 @@ def watch_ctrl_c(running: Probe) -> Facts:
 
 def watch_sigkill(running: Probe) -> Facts:
     running.wait_for_tasks()
+    running.look()
     running.process.kill()
     running.process.wait()
     return {"left": running.left_after(2.0)}
