@@ -248,13 +248,17 @@ class ForkPoolExecutor(_Submitter):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Shut down and wait. On Ctrl-C: cancel what is queued, wait the grace period for what runs, then kill."""
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self._abort()
-            return
-        try:
-            self.shutdown(wait=True)
+        try:  # around all: who presses Ctrl-C twice presses fast
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self._pool.abort()
+                self._pool.wait_closed()
+            else:
+                self.shutdown(wait=True)
         except KeyboardInterrupt:
-            self._abort()
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self._hurry()
+            else:
+                self._abort()
             raise
 
     def __del__(self) -> None:
@@ -271,13 +275,18 @@ class ForkPoolExecutor(_Submitter):
         return MappingProxyType({pid: WorkerProcess(pid, slot) for pid, slot in self._pool.worker_pids().items()})
 
     def _abort(self) -> None:
-        self._pool.abort()
         try:
+            self._pool.abort()
             self._pool.wait_closed()
         except KeyboardInterrupt:
-            self._pool.abort()  # the second one: no more patience
-            self._pool.wait_closed()
+            self._hurry()
             raise
+
+    def _hurry(self) -> None:
+        """No more patience. Twice, for nobody knows how far the first abort came that Ctrl-C interrupted."""
+        self._pool.abort()
+        self._pool.abort()
+        self._pool.wait_closed()
 
 
 class OptionsView(_Submitter):
