@@ -237,9 +237,15 @@ def test_signal_during_result(gate: Gate) -> None:
     previous = signal.signal(signal.SIGUSR1, ring)
     try:
         with ForkPoolExecutor(1) as ex:
-            future = ex.submit(tasks.tell_then, gate, signal_host, HOST, gate)
-            with pytest.raises(Ring):
+            future = ex.submit(tasks.enter_then, gate, signal_host, HOST, gate)
+            gate.wait_inside()
+
+            def let_go_and_wait() -> None:  # the signal may come before result() has begun
+                gate.release()
                 future.result()
+
+            with pytest.raises(Ring):
+                let_go_and_wait()
             gate.open_for_all()
             assert future.result() == "after"
     finally:
