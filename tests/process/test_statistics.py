@@ -6,7 +6,6 @@ Runs in: pytest, with real workers.
 import os
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import CancelledError, wait
 
 import pytest
@@ -132,10 +131,10 @@ def test_a_broken_pool_counts_what_it_could_not_run() -> None:
         assert of(ex.statistics(), "queued", "failed", "workers") == (0, 1, 0)
 
 
-@pytest.mark.parametrize("renew", [ForkPoolExecutor.recycle_workers], ids=["recycle"])
-def test_replacements_by_hand_are_counted(renew: Callable[[ForkPoolExecutor], None]) -> None:
+@pytest.mark.parametrize("method", ["recycle_workers", "restart_workers"])
+def test_replacements_by_hand_are_counted(method: str) -> None:
     with ForkPoolExecutor(1) as ex:
         first = ex.submit(os.getpid).result()
-        renew(ex)
+        getattr(ex, method)()
         assert ex.submit(os.getpid).result() != first
-        assert ex.statistics().workers_replaced == {"recycle_workers": 1}
+        assert ex.statistics().workers_replaced == {method: 1}

@@ -1,56 +1,42 @@
-"""The processes of one pool: start them, talk with them, learn how they end.
+"""The workers of one pool: have them forked, talk with them, learn how they end.
 
-Runs in: host, supervisor thread. Owns the links to fork server and workers. Reports facts to the core; decides nothing.
+Runs in: host, supervisor thread. Owns the links to the workers. Reports facts to the core; decides nothing.
 
 Hard part: the order of facts about one death. The fork server tells of it only after the worker and its group are dead,
 so everything that the worker wrote is in the pipes by then: read the answers, look for untaken tasks, then report. A task is
 untaken if it still lies in the pipe, and also if a worker that was killed between two tasks took it out as it died. The pidfd
 may be readable first: the status is then waited for, for a bounded time, and the end of a killed server ends the wait too.
-Tests: tests/process/test_crash.py, tests/process/test_fork_server.py
+Tests: tests/process/test_crash.py, tests/process/test_kill_and_timeout.py
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any
 
-from .._core.control import HAS_INITIALIZER, Ask, Report, Tell
 from .._core.machine import PoolMachine
-from .._core.states import Task, Worker, WorkerState
+from .._core.states import Expiry, Task, Worker, WorkerState
 from .._core.wire import Answer, Kind, MalformedFrame
 from .._shared.descriptors import close_all
 from .._shared.payload import is_single_use
 from ..config import PoolConfig
 from .exit_status import orphan_status
-from .pinning import Pinning
 from .preload_gate import PreloadGate
 from .reactor import Reactor
-from .server_link import PoolLines, ServerGone, ServerLink
-from .snapshot import interpreter_command, take_snapshot
+from .servers import Servers
 from .worker_link import Death, WorkerLink
 
 _LOGGER = logging.getLogger("forkpool")
 _STATUS_WAIT_S = 2.0  # arbitrary: only a stopped fork server lets it pass
 _DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment before its pidfd tells
-_MOST_ASKED = 32  # unanswered requests to the fork server: far from what fills the socket, where we would block
 _CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own"
 _MALFORMED = "it wrote a malformed frame (a task wrote to forkpool's file descriptors)"
 
-_THREADS = (
-    "forkpool's fork server has threads besides its own: {}. A fork copies only the thread that forks, so a lock that one of "
-    "them holds at that moment stays locked in the worker. Start threads in the initializer instead, or preload another "
-    "module. The pool goes on."
-)
-
 
 class Crew:
-    """Fork server and workers. `machine` learns what happens; `on_answer` gets what the workers say."""
+    """Workers, and the servers that fork them. `machine` learns what happens; `on_answer` gets what the workers say."""
 
     def __init__(
         self,
@@ -69,47 +55,15 @@ class Crew:
         self._on_answer = on_answer
         self._encode_initializer = encode_initializer
         self._init_payload = encode_initializer() if encode_initializer is not None else None
-        self._server: ServerLink | None = None
-        self._server_ready = False
-        self._server_was_at = ""  # for the message of one that ends unexpectedly
-        self._lines: PoolLines | None = None  # likewise one for the pool's life
-        self._config = config
-        self._gate = gate
-        self._on_preload_failure = on_preload_failure
-        self._command: list[str] = []  # from `open` on
-        self._snapshot: dict[str, Any] = {}  # from `open` on; one for the pool's life: replacements are like the first
-        self._spawns: deque[Worker] = deque()  # waiting for the server's HELLO, or for room
-        self._asked = 0  # requests that the server has not answered
+        self.servers = Servers(config, reactor, self, gate, on_preload_failure)
         self._dead: list[int] = []  # reported; their links are still needed for what the core decides
         self._warned = False
-        self._warned_of_threads = False
-
-    def open(self) -> None:
-        """Look at the host. While the first submit waits, so that what its thread does next does not show.
-
-        Raises:
-            RuntimeError: There is no Python to run as fork server.
-        """
-        self._command = interpreter_command()
-        self._snapshot = take_snapshot(self._config.env, self._config.max_workers, self._config.preload)
-
-    def pin(self, pinning: Pinning) -> None:
-        """Have the workers bind themselves as was chosen. Before the first fork server starts."""
-        pinning.write_into(self._snapshot)
 
     # --- actions ---------------------------------------------------------------------------------------
 
-    def preload(self) -> None:
-        """Have the fork server started before there is a task: a submit waits until it has preloaded."""
-        if self._config.preload:
-            self._start_server()
-
     def spawn(self, worker: Worker) -> None:
         """Have a worker forked."""
-        self._spawns.append(worker)
-        if self._server is None:
-            self._start_server()
-        self._ask_for_workers()
+        self.servers.fork(worker)
 
     def send(self, worker: Worker, task: Task) -> None:
         """Write a task into a worker's pipe."""
@@ -123,7 +77,7 @@ class Crew:
         """Ask a worker to leave. One that is being born is asked when it is."""
         link = self.links.get(worker.generation)
         if link is None:
-            self._spawns.remove(worker)
+            self.servers.forget(worker)
             self._machine.on_not_spawned(worker)
         elif link.pidfd >= 0:
             self._send_control(link, Kind.STOP, b"")
@@ -132,12 +86,12 @@ class Crew:
         """SIGKILL a worker. One that is being born for so long waits for a fork server that hangs: that one is killed."""
         link = self.links.get(worker.generation)
         if link is None:
-            self._spawns.remove(worker)
+            self.servers.forget(worker)
             self._machine.on_not_spawned(worker)
         elif link.pidfd >= 0:
             link.kill()
-        elif self._server is not None:
-            self._server.kill()
+        elif link.server is not None:
+            link.server.kill()
 
     def terminate_all(self) -> None:
         """Send SIGTERM to all workers."""
@@ -155,18 +109,12 @@ class Crew:
             self._drop(self._dead.pop())
 
     def close(self) -> None:
-        """End everything that is left. Blocks until the fork server is gone."""
+        """End everything that is left. Blocks until the fork servers are gone."""
         self.bury()
         for generation in list(self.links):
             self.links[generation].kill_group()
             self._drop(generation)
-        if self._server is not None:
-            server, self._server = self._server, None
-            server.close()
-        if self._lines is not None:
-            lines, self._lines = self._lines, None
-            self._reactor.unwatch(lines.relay.fileno())
-            lines.close()
+        self.servers.close()
 
     # --- what the supervisor asks ----------------------------------------------------------------------
 
@@ -194,34 +142,17 @@ class Crew:
         """Slot by pid. Any thread."""
         return {link.pid: link.slot for link in list(self.links.values()) if link.pid and link.death is None}
 
-    @property
-    def server_pid(self) -> int | None:
-        return None if self._server is None else self._server.pid
-
-    @property
-    def threads(self) -> list[threading.Thread | None]:
-        return [None if self._lines is None else self._lines.relay.thread]
-
     def fds(self) -> list[tuple[int, str]]:
         """Number and purpose of each descriptor."""
         found = [(fd, f"channel of worker {link.slot}") for link in list(self.links.values()) for fd in link.fds]
-        if self._server is not None:
-            found += [(self._server.fileno(), "fork server's socket"), (self._server.pidfd, "fork server's pidfd")]
-        if self._lines is not None:
-            found += [(fd, "lifeline and relay") for fd in self._lines.fds]
+        found += self.servers.fds()
         return found
-
-    def shared_memory(self) -> list[str]:
-        """Names of what tasks made or attached, and is still there."""
-        return [] if self._lines is None else self._lines.relay.names.existing()
 
     def close_in_fork(self) -> None:
         """In a fork of the host, where the supervisor does not exist: let go of everything."""
         for link in list(self.links.values()):
             close_all(link.fds)
-        for owner in (self._server, self._lines):
-            if owner is not None:
-                owner.close_in_fork()
+        self.servers.close_in_fork()
 
     # --- facts: workers --------------------------------------------------------------------------------
 
@@ -289,122 +220,16 @@ class Crew:
         self._machine.on_recalled(worker, back, time.monotonic(), alive=False)
         self._machine.on_gone(worker, time.monotonic())
 
-    # --- facts: the fork server ------------------------------------------------------------------------
+    # --- facts: what the fork servers tell ---------------------------------------------------------------
 
-    def _start_server(self) -> None:
-        try:
-            lines = self._lines = self._lines or self._open_lines()
-            server = self._server = ServerLink(self._command, self._snapshot, lines)
-        except OSError as error:
-            self._fail_waiting(f"the fork server cannot be started: {error}")
-            self._gate.open()  # the task that comes will try again
-            return
-        self.start_failure, self._server_was_at = "", "before it was ready"
-        self._reactor.watch(server.fileno(), self._on_server)
-
-    def _open_lines(self) -> PoolLines:
-        lines = PoolLines()
-        try:
-            self._reactor.watch(lines.relay.fileno(), self.hear_relay)
-        except BaseException:
-            lines.close()
-            raise
-        return lines
-
-    def _ask_for_workers(self) -> None:
-        while self._spawns and self._server_ready and self._asked < _MOST_ASKED:
-            self._ask_for(self._spawns.popleft())
-
-    def _ask_for(self, worker: Worker) -> None:
-        assert self._server is not None
-        try:
-            link = WorkerLink(worker.slot)
-        except OSError as error:
-            self._on_spawn_failure(worker, f"no descriptors or memory for another worker: {error}")
-            return
-        self.links[worker.generation] = link
-        flags = HAS_INITIALIZER if self._encode_initializer is not None else 0
-        try:
-            self._server.ask(Ask.SPAWN, worker.generation, worker.slot, flags, link.child_fds)
-        except ServerGone as error:
-            self._spawn_failed(worker.generation, str(error))
-        else:
-            self._asked += 1
-            link.close_child_fds()
-
-    def _on_server(self) -> None:
-        server = self._server
-        assert server is not None
-        try:
-            while True:
-                self._on_report(*server.receive())
-        except BlockingIOError:
-            pass
-        except ServerGone as error:
-            self._on_server_gone(str(error))
-
-    def hear_relay(self) -> None:
-        """Pass on what workers told the resource tracker until now."""
-        if self._lines is not None:
-            self._lines.relay.on_readable()
-
-    def _on_threads(self, threads: str) -> None:
-        """Said once: by the submit that waits, if there is one."""
-        if not self._warned_of_threads:
-            self._warned_of_threads = True
-            if self._gate.is_open:
-                _LOGGER.warning("%s", _THREADS.format(threads))
-            else:
-                self._gate.notices.append(_THREADS.format(threads))
-
-    def _on_preload_failed(self, text: str, fd: int) -> None:
-        """The user's error if a submit waits for it; of a server that replaces another, a failure to start like any other."""
-        data = b""
-        if fd >= 0:
-            with open(fd, "rb") as file:
-                file.seek(0)
-                data = file.read()
-        if self._gate.is_open:
-            self.start_failure = f"the fork server failed while preloading: {text}"
-        else:
-            self._on_preload_failure(data, text)
-
-    def _on_report(self, report: Report, pidfd: int) -> None:
-        match report.tell:
-            case Tell.HELLO:
-                self._server_ready = True
-                self._gate.open()
-                self._ask_for_workers()
-            case Tell.PRELOADING:
-                self._server_was_at = f"while it preloaded {report.text!r}"
-            case Tell.THREADS:
-                self._on_threads(report.text)
-            case Tell.PRELOAD_FAILED:
-                self._on_preload_failed(report.text, pidfd)
-            case Tell.START_FAILED:
-                self.start_failure = f"the fork server failed: {report.text}"
-            case Tell.SPAWNED:
-                self._on_spawned(report, pidfd)
-                self._on_request_answered()
-            case Tell.SPAWN_FAILED:
-                self._spawn_failed(report.generation, report.text)
-                self._on_request_answered()
-            case Tell.EXITED:
-                if report.generation in self.links:
-                    status = report.status if report.status >= 0 else None
-                    self._report_death(report.generation, Death(status, report.peak_rss or None))
-
-    def _on_request_answered(self) -> None:
-        self._asked -= 1
-        self._ask_for_workers()
-
-    def _on_spawned(self, report: Report, pidfd: int) -> None:
-        generation = report.generation
-        if pidfd < 0:
-            self._refuse_newborn(generation)
-            return
+    def on_spawned(self, generation: int, pid: int, pidfd: int) -> None:
+        """A worker was forked; its pidfd is ours now (-1: there was no room for it)."""
         link = self.links[generation]
-        link.pid, link.pidfd = report.pid, pidfd
+        if pidfd < 0:
+            self.servers.refuse(link, generation)
+            self.on_spawn_failed(generation, "this process has no file descriptors left")
+            return
+        link.pid, link.pidfd = pid, pidfd
         self._reactor.watch(pidfd, lambda: self._on_pidfd(generation))
         self._reactor.watch(link.answer_fd, lambda: self._read_answers(generation))
         if self._encode_initializer is not None:
@@ -414,12 +239,6 @@ class Crew:
             link.kill()
         elif worker.leaving:
             self._send_control(link, Kind.STOP, b"")
-
-    def _refuse_newborn(self, generation: int) -> None:
-        assert self._server is not None
-        with contextlib.suppress(ServerGone):
-            self._server.ask(Ask.KILL, generation, 0, 0)
-        self._spawn_failed(generation, "this process has no file descriptors left")
 
     def _send_initializer(self, link: WorkerLink) -> None:
         """Pickled anew where it holds descriptors: each copy of one can be fetched once only."""
@@ -433,37 +252,32 @@ class Crew:
         self._init_payload = None if is_single_use(payload) else payload
         self._send_control(link, Kind.INIT, payload)
 
-    def _on_server_gone(self, reason: str) -> None:
-        server, self._server = self._server, None
-        assert server is not None
-        self._gate.open()
-        was_ready, self._server_ready, self._asked = self._server_ready, False, 0
-        self._reactor.unwatch(server.fileno())
-        server.close()
-        if was_ready:
-            reason = reason or "the fork server was killed"
-        else:
-            reason = self.start_failure or f"the fork server ended {self._server_was_at} ({server.how_it_ended()}); see stderr"
-        for generation, link in list(self.links.items()):
-            link.orphan = True
-            if link.pidfd < 0:
-                self._spawn_failed(generation, reason)
-            elif link.death is None and link.ended():
-                self._report_unseen_death(generation)
-        self._fail_waiting(reason)
+    def on_exited(self, generation: int, death: Death) -> None:
+        """A worker is dead and reaped, and its process group with it."""
+        if generation in self.links:
+            self._report_death(generation, death)
 
-    # --- failures to start -----------------------------------------------------------------------------
+    def on_orphaned(self, generation: int, reason: str) -> None:
+        """The server that forked this worker, or was to fork it, is gone."""
+        link = self.links[generation]
+        link.orphan = True
+        if link.pidfd < 0:
+            self.on_spawn_failed(generation, reason)
+        elif link.death is None and link.ended():
+            self._report_unseen_death(generation)
 
-    def _fail_waiting(self, reason: str) -> None:
-        while self._spawns:
-            self._on_spawn_failure(self._spawns.popleft(), reason)
+    def on_renewed(self) -> None:
+        """Another server forks from now on: what the last one forked is to be replaced."""
+        self._machine.on_recycle(Expiry.RESTART, time.monotonic())
 
-    def _spawn_failed(self, generation: int, reason: str) -> None:
+    def on_spawn_failed(self, generation: int, reason: str) -> None:
+        """There is no worker for this link."""
         worker = self._machine.workers[generation]
         self._drop(generation)
-        self._on_spawn_failure(worker, reason)
+        self.on_not_started(worker, reason)
 
-    def _on_spawn_failure(self, worker: Worker, reason: str) -> None:
+    def on_not_started(self, worker: Worker, reason: str) -> None:
+        """A worker cannot be had now."""
         self.start_failure = reason
         if not self._warned:
             self._warned = True
@@ -480,6 +294,7 @@ class Crew:
         link = self.links.pop(generation)  # first: a fork of the host that comes now leaves its numbers alone
         self._unwatch(link)
         link.close()
+        self.servers.on_dropped(link)
 
 
 def _status_text(status: int | None) -> str:

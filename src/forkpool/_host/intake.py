@@ -36,6 +36,7 @@ class Request(Enum):
     KILL_ALL = auto()
     TERMINATE_ALL = auto()
     RECYCLE = auto()
+    RESTART = auto()  # argument: a Restart
     ASK = auto()  # argument: called with the supervisor, between two of its steps
 
 

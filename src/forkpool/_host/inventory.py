@@ -98,14 +98,14 @@ class PoolSnapshot:
     shared_memory: tuple[str, ...] = ()
 
 
-def describe_processes(server_pid: int | None, workers: Iterable[tuple[int, int]]) -> tuple[ProcessSnapshot, ...]:
-    """The processes of a pool and of its tasks. `workers`: pid and slot."""
-    return tuple(_processes(server_pid, workers))
+def describe_processes(servers: Iterable[int], workers: Iterable[tuple[int, int]]) -> tuple[ProcessSnapshot, ...]:
+    """The processes of a pool and of its tasks. `servers`: pids. `workers`: pid and slot."""
+    return tuple(_processes(servers, workers))
 
 
-def _processes(server_pid: int | None, workers: Iterable[tuple[int, int]]) -> Iterator[ProcessSnapshot]:
-    if server_pid is not None:
-        yield from _process("fork server", server_pid, None)
+def _processes(servers: Iterable[int], workers: Iterable[tuple[int, int]]) -> Iterator[ProcessSnapshot]:
+    for pid in servers:
+        yield from _process("fork server", pid, None)
     for pid, slot in workers:
         yield from _process("worker", pid, slot)
         for descendant in _descendants(pid):

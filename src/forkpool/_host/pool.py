@@ -30,6 +30,8 @@ from ..future import ForkFuture
 from .intake import Intake, Request
 from .inventory import PoolSnapshot
 from .pinning import placement_before_start
+from .servers import MakeError, Restart
+from .snapshot import take_snapshot
 from .supervisor import Supervisor
 
 T = TypeVar("T")
@@ -131,6 +133,23 @@ class Pool:
     def recycle(self) -> None:
         """Replace all workers. See `ForkPoolExecutor.recycle_workers`."""
         self._post((Request.RECYCLE, None))
+
+    def restart(self) -> None:
+        """Replace fork server and workers by such as the host is now. See `ForkPoolExecutor.restart_workers`."""
+        self._check_open()
+        if not self._claim:
+            return
+        snapshot = take_snapshot(self.config.env, self.config.max_workers, self.config.preload)
+        answer: SimpleQueue[MakeError | None] = SimpleQueue()
+        self._post((Request.RESTART, Restart(snapshot, answer.put)))
+        if self.is_supervisor_thread():
+            return
+        if self.intake.closed:  # it may have had its last look
+            self.intake.done.wait()
+            self._check_open()
+        failure = answer.get()
+        if failure is not None:
+            raise failure()
 
     def _ask(self, question: Callable[[Supervisor], T], before_the_first_call: Callable[[], T]) -> T:
         """Have a question answered between two steps of the supervisor, after all that was handed to it before."""

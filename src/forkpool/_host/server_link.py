@@ -15,6 +15,7 @@ import pickle
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ class ServerLink:
         Raises:
             OSError: No process, descriptor or memory to be had; nothing is left open.
         """
+        self.ready = False  # it said HELLO
+        self.asked = 0  # requests that it has not answered
+        self.was_at = "before it was ready"  # for the message of one that ends unexpectedly
+        self.failure = ""  # what it said of its failure
+        self.make_error: Callable[[], BaseException] | None = None  # what the user is to get of it
         self._control, their_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for_server = [their_socket.detach()]  # the server's; closed here
         try:

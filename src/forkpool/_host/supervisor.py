@@ -33,7 +33,7 @@ from .reactor import Reactor
 from .reports import Reports
 from .stdio_guard import StdioGuard
 from .tally import Tally
-from .verdicts import broken_error, initializer_error, internal_error, preload_error
+from .verdicts import broken_error, initializer_error, internal_error, preload_error, restart_error
 
 _LOGGER = logging.getLogger("forkpool")
 
@@ -109,7 +109,7 @@ class Supervisor:
             OSError: No descriptor to be had.
             RuntimeError: There is no Python to run as fork server.
         """
-        self._crew.open()
+        self._crew.servers.open()
         self._stdio.open()
         self.waker = Waker()
         self._reactor.open()
@@ -119,7 +119,7 @@ class Supervisor:
         self._ident = _thread.get_ident()  # for finalizers that run here: see `Pool.is_supervisor_thread`
         try:
             self.pinning.choose()
-            self._crew.pin(self.pinning)
+            self._crew.servers.pin(self.pinning)
         except Exception as error:  # `submit` raises it, this one and each that comes after it
             self.error = why = error
             self._intake.broken = lambda: type(why)(*why.args)
@@ -146,15 +146,15 @@ class Supervisor:
     def look(self) -> PoolSnapshot:
         """What the pool holds: exact on this thread and when it has ended, else as it appears."""
         crew = self._crew
-        threads = [self._thread, *self._endings.threads, *crew.threads]
+        threads = [self._thread, *self._endings.threads, *crew.servers.threads]
         waker = -1 if self.waker is None else self.waker.fd
         fds = [*crew.fds(), (self._reactor.fileno(), "epoll"), (waker, "waker"), (self.pinning.fileno(), "claims on CPUs")]
         return PoolSnapshot(
             tasks=tuple(self._reports.open_tasks(self._intake)),
-            processes=describe_processes(crew.server_pid, crew.worker_pids().items()),
+            processes=describe_processes(crew.servers.pids, crew.worker_pids().items()),
             threads=tuple(thread for thread in threads if thread is not None and thread.is_alive()),
             descriptors=describe_descriptors(fds),
-            shared_memory=tuple(crew.shared_memory()),
+            shared_memory=tuple(crew.servers.shared_memory()),
         )
 
     def statistics(self) -> PoolStatistics:
@@ -163,8 +163,12 @@ class Supervisor:
 
     def _answer_askers(self) -> None:
         for item in list(self._intake.items):
-            if not isinstance(item, Task) and item[0] is Request.ASK:
+            if isinstance(item, Task):
+                continue
+            if item[0] is Request.ASK:
                 item[1](self)
+            if item[0] is Request.RESTART:
+                item[1].done(lambda: restart_error("the pool was shut down meanwhile"))
 
     def close_in_fork(self) -> None:
         """In a fork of the host, where this thread does not exist."""
@@ -181,7 +185,7 @@ class Supervisor:
             self._reactor.watch(self.waker.fd, self.waker.clear)
             self._endings.begin()
             if self._intake.broken is None:
-                self._crew.preload()
+                self._crew.servers.preload()
             while not self._finished:
                 self._step()
         except BaseException as error:
@@ -286,6 +290,8 @@ class Supervisor:
                 self._crew.terminate_all()
             case Request.RECYCLE:
                 machine.on_recycle(Expiry.RECYCLE, time.monotonic())
+            case Request.RESTART:
+                self._crew.servers.restart(argument)
             case Request.ASK:
                 self._askers.append(argument)
 
@@ -301,7 +307,7 @@ class Supervisor:
             self._machine.on_break()
         elif worker.tasks and worker.tasks[0].seq == seq and kind in ANSWER_KINDS:
             if flags & TRACKED:
-                self._crew.hear_relay()
+                self._crew.servers.hear_relay()
             seconds = micros / 1e6
             self._tally.busy[worker.slot] += seconds
             task = self._machine.on_answer(worker, time.monotonic(), seconds)

@@ -117,6 +117,11 @@ def preload_error(data: bytes, text: str) -> BaseException:
     return decode_exception(data) if data else ImportError(f"preloading failed in the fork server: {text}")
 
 
+def restart_error(reason: str) -> BaseException:
+    """Why workers were not restarted."""
+    return RuntimeError(f"the workers were not restarted: {reason}. The pool goes on as it was.")
+
+
 def broken_error(reason: str) -> PoolBrokenError:
     """The error of a pool whose workers cannot be started."""
     from ..errors import PoolBrokenError

@@ -22,6 +22,7 @@ import signal
 import sys
 import termios
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .._core.wire import (
     INLINE_BYTES,
@@ -37,6 +38,9 @@ from .._core.wire import (
 )
 from .._shared.descriptors import close_all
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
+
+if TYPE_CHECKING:
+    from .server_link import ServerLink
 
 _READ_BYTES = 1 << 16
 _PIPE_BYTES = 1 << 20
@@ -56,11 +60,13 @@ class WorkerLink:
 
     __slots__ = (
         "_answer_fd", "_behind", "_frame_bytes", "_frame_seq", "_grown", "_page", "_pending", "_reader", "_received",
-        "_task_fd", "_untaken_fd", "answered", "child_fds", "death", "note", "orphan", "patience_end", "pid", "pidfd", "slot",
+        "_task_fd", "_untaken_fd", "answered", "child_fds", "death", "note", "orphan", "patience_end", "pid", "pidfd",
+        "server", "slot",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
+        self.server: ServerLink | None = None  # who was asked to fork it, and reaps it
         self.pid = 0
         self.pidfd = -1  # ours from `on_spawned` to `close`
         self.note: str | None = None  # why we killed it, when a task was not the reason
