@@ -13,6 +13,7 @@ from forkpool._core.machine import UNTAKEN_PATIENCE_S, PoolMachine
 from forkpool._core.staffing import FIRST_BACKOFF_S, MAX_BACKOFF_S, START_FAILURES_IN_A_ROW
 from forkpool._core.states import Expiry, Task, Verb, Verdict, Worker
 from forkpool._core.wire import INLINE_BYTES
+from tests.support.machine_invariants import check_invariants
 
 GRACE_S = 5.0
 SHORT_S = 0.00001
@@ -50,7 +51,7 @@ class Host:
     def acted(self) -> list[tuple[object, ...]]:
         """What is to be done so far, without another decision."""
         actions, self.machine.actions = self.machine.actions, []
-        self.machine.check_invariants()
+        check_invariants(self.machine)
         return [self._described(*action) for action in actions]
 
     def _described(self, verb: Verb, worker: Worker | None, task: Task | None) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from forkpool._core.ahead import MAX_AHEAD
 from forkpool._core.machine import PoolMachine
 from forkpool._core.states import Expiry, Task, Verdict, Worker, WorkerState
+from tests.support.machine_invariants import check_invariants
 
 GRACE_S = 5.0
 SHORT_S = 0.00001
@@ -413,7 +414,7 @@ class Host(RuleBasedStateMachine):
     @invariant()
     def state_is_consistent(self) -> None:
         if hasattr(self, "machine"):
-            self.machine.check_invariants()
+            check_invariants(self.machine)
 
     @invariant()
     def seats_are_enough(self) -> None:

@@ -19,10 +19,10 @@ Tests: tests/unit/test_machine.py (order of facts), tests/unit/test_machine_stat
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
-from .ahead import MAX_AHEAD, SendAhead
+from .ahead import SendAhead
 from .ready_queue import ReadyQueue
 from .staffing import Staffing
 from .states import Expiry, Task, Verb, Verdict, Worker, WorkerState
@@ -55,7 +55,7 @@ class PoolMachine:
         self.actions: list[tuple[Verb, Worker | None, Task | None]] = []
         self.queue = ReadyQueue()
         self.workers: dict[int, Worker] = {}  # by generation; all that are not GONE
-        self.replaced: dict[str, int] = {}  # workers that ended before the pool did, by reason
+        self.replaced: Counter[str] = Counter()  # workers that ended before the pool did, by reason
         self.started = 0  # workers that became ready
         self.broken = False
         self.closing = False
@@ -169,7 +169,7 @@ class PoolMachine:
         started = worker.state is not WorkerState.SPAWNED
         crash = Verdict.POOL_KILLED if worker.terminated else Verdict.CRASHED
         if worker.is_ready:
-            self._count_replaced((worker.doom or crash).name.lower())
+            self.replaced[(worker.doom or crash).name.lower()] += 1
         self._forget(worker)
         while worker.tasks:
             self._end(worker.tasks.popleft(), worker.doom or crash, worker)
@@ -362,9 +362,6 @@ class PoolMachine:
             self._finished = True
             self.actions.append((Verb.FINISHED, None, None))
 
-    def _count_replaced(self, reason: str) -> None:
-        self.replaced[reason] = self.replaced.get(reason, 0) + 1
-
     def _rest(self, worker: Worker) -> None:
         worker.state = WorkerState.READY
         worker.deadline = None
@@ -373,7 +370,7 @@ class PoolMachine:
     def _dismiss(self, worker: Worker, now: float, expiry: Expiry | None = None) -> None:
         """Ask a worker that holds nothing to leave. One that is being born leaves when it is."""
         if expiry is not None:
-            self._count_replaced(expiry.value)
+            self.replaced[expiry.value] += 1
         if worker.state is not WorkerState.SPAWNED:
             self._unseat(worker)
             worker.state = WorkerState.RETIRING
@@ -450,29 +447,3 @@ class PoolMachine:
     def _drop_queue(self, verdict: Verdict) -> None:
         while self.queue:
             self._end(self.queue.popleft(), verdict, None)
-
-    # --- for tests -------------------------------------------------------------------------------------
-
-    def check_invariants(self) -> None:
-        """Raise AssertionError if the state contradicts itself. For tests; callable between any two facts."""
-        workers = list(self.workers.values())
-        for generation, worker in self.workers.items():
-            assert generation == worker.generation
-            assert worker.state is not WorkerState.GONE
-            assert bool(worker.tasks) == (worker.state is WorkerState.BUSY)
-            assert len(worker.tasks) <= 1 + MAX_AHEAD
-            assert (worker in self._idle) == (worker.state is WorkerState.READY and not worker.leaving)
-            assert (generation in self._ahead.loaded) == (len(worker.tasks) > 1)
-            assert worker.deadline is None or worker.doom is None
-        assert len(self._idle) == len(set(map(id, self._idle)))
-        assert self._staffing.starting == sum(worker.state is WorkerState.SPAWNED for worker in workers)
-        assert self._staffing.waiting == sum(worker.state is WorkerState.WAITING for worker in workers)
-        assert self._ahead.loaded.keys() <= self.workers.keys()
-        self._staffing.check_invariants(workers)
-        assert all(worker.owns_slot for worker in workers if worker.state in (WorkerState.READY, WorkerState.BUSY))
-        tasks = [task for worker in workers for task in worker.tasks] + list(self.queue)
-        assert len(tasks) == len(set(map(id, tasks)))
-        self.queue.check_invariants()
-        assert all(task.seq == 0 for task in self.queue)
-        assert not self.queue or not (self.broken or self._discarding)
-        assert not self._finished or not workers
