@@ -181,6 +181,28 @@ def test_the_variable_is_there_when_the_task_imports_something(tmp_path: Path) -
         assert ex.submit(slot_at_import, str(tmp_path)).result() == ("0", 0)
 
 
+def what_the_preload_saw() -> tuple[str | None, TaskInfo | None]:
+    import asks_early  # type: ignore[import-not-found]
+
+    return asks_early.SLOT, asks_early.TASK
+
+
+def preload_in_a_nested_pool() -> tuple[str | None, TaskInfo | None]:
+    with ForkPoolExecutor(1, preload=("asks_early",)) as ex:
+        return ex.submit(what_the_preload_saw).result()
+
+
+def test_the_fork_server_has_no_slot_also_that_of_a_nested_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preloaded module is shared by all workers: it must not take the slot of one, or of the task that made the pool."""
+    early = "import os, forkpool\nSLOT, TASK = os.environ.get('FORKPOOL_SLOT'), forkpool.current_task()\n"
+    (tmp_path / "asks_early.py").write_text(early)
+    monkeypatch.syspath_prepend(tmp_path)
+    with ForkPoolExecutor(1, preload=("asks_early",)) as ex:
+        assert ex.submit(what_the_preload_saw).result() == (None, None)
+    with ForkPoolExecutor(1) as ex:
+        assert ex.submit(preload_in_a_nested_pool).result() == (None, None)
+
+
 def in_a_subprocess() -> str:
     import subprocess
 
