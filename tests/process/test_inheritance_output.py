@@ -5,7 +5,7 @@ Runs in: pytest and workers.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -63,6 +63,75 @@ def test_also_when_the_task_then_crashes(how: str, capfd: pytest.CaptureFixture[
     captured = capfd.readouterr()
     assert captured.out == "last words\n"
     assert captured.err.count("and to stderr\n") == 1
+
+
+@pytest.fixture
+def buffered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As without `-u` and PYTHONUNBUFFERED, with which nothing is ever kept back, and workers are like the host."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with open(1, "w", closefd=False) as stream:
+        monkeypatch.setattr(sys, "__stdout__", stream)
+        yield
+
+
+def crash_in_the_middle_of_a_line(how: str, fork: bool = False) -> None:
+    print("whole line")
+    print("the rest", "of it", end="")
+    sys.stderr.write("and of")
+    sys.stderr.write(" stderr")
+    if fork and os.fork() == 0:
+        sys.stdout.write("<child>")
+        os._exit(0)
+    if fork:
+        os.wait()
+    if how == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), 9 if how == "kill" else 11)
+
+
+@pytest.mark.usefixtures("buffered")
+@pytest.mark.parametrize("fork", [False, True], ids=["", "fork"])
+@pytest.mark.parametrize("how", ["kill", "exit", "segfault"])
+def test_a_line_that_was_not_finished_is_there_after_a_crash(how: str, fork: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    with ForkPoolExecutor(1) as ex:
+        with pytest.raises(WorkerCrashedError):
+            ex.submit(crash_in_the_middle_of_a_line, how, fork).result()
+        captured = capfd.readouterr()  # before anything else ends
+        assert captured.out.replace("<child>", "") == "whole line\nthe rest of it"
+        assert captured.out.count("<child>") == fork
+        assert captured.err.count("and of stderr") == 1
+
+
+def print_in_pieces(lines: int) -> None:
+    for number in range(lines):
+        print("a", "line", "of", number, "x" * (number % 3000), "end")
+
+
+@pytest.mark.usefixtures("buffered")
+def test_lines_of_several_workers_do_not_tear_each_other(capfd: pytest.CaptureFixture[str]) -> None:
+    with ForkPoolExecutor(2) as ex:
+        for future in [ex.submit(print_in_pieces, 300) for _ in range(4)]:
+            future.result()
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 1200
+    assert {line.split()[:3] + line.split()[-1:] == ["a", "line", "of", "end"] for line in lines} == {True}
+
+
+def long_and_short() -> None:
+    sys.stdout.write("ab" * 9000)
+    sys.stdout.write("c" * 8192)
+    sys.stdout.write("d")
+    sys.stdout.buffer.write(b"bytes")
+    sys.stdout.write("\u00e9\n" * 2 + "f" * 20000)
+    sys.stdout.flush()
+    sys.stdout.write("g")
+
+
+@pytest.mark.usefixtures("buffered")
+def test_whatever_the_pieces_all_of_it_comes_once(capfd: pytest.CaptureFixture[str]) -> None:
+    with ForkPoolExecutor(1, env={"PYTHONIOENCODING": "utf-8"}) as ex:
+        ex.submit(long_and_short).result()
+    assert capfd.readouterr().out == "ab" * 9000 + "c" * 8192 + "dbytes\u00e9\n\u00e9\n" + "f" * 20000 + "g"
 
 
 def test_what_the_host_has_in_its_buffer_is_not_printed_by_workers(start: Start) -> None:

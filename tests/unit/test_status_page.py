@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkpool._shared.status_page import SIZE, TAIL, Stage, StatusPage
+from forkpool._shared.status_page import LINE_BYTES, SIZE, TAIL, Stage, StatusPage
 
 
 @pytest.fixture
@@ -95,3 +95,19 @@ def test_the_descriptor_may_be_closed_before_the_mapping() -> None:
     assert page.stage(1) is Stage.LOADING
     page.close()
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_unfinished_line_is_read_by_the_other_side_however_the_page_looks() -> None:
+    fd = StatusPage.create()
+    worker, host = StatusPage(fd), StatusPage(fd)
+    os.close(fd)
+    assert (host.unfinished_line(1), host.unfinished_line(2)) == (b"", b"")
+    for number, text in ((1, b"to stdout"), (2, b"to stderr")):
+        with worker.line_room(number) as room:
+            room[: len(text)] = text
+        worker.set_line_length(number, len(text))
+    assert (host.unfinished_line(1), host.unfinished_line(2)) == (b"to stdout", b"to stderr")
+    worker.set_line_length(1, 1 << 60)  # a crash scribbled here
+    assert len(host.unfinished_line(1)) == LINE_BYTES
+    worker.close()
+    host.close()

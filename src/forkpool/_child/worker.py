@@ -46,6 +46,7 @@ from .._shared.descriptors import move_high
 from .._shared.payload import CallDecoder, PayloadError, ResultEncoder
 from .._shared.status_page import TAIL, Stage, StatusPage
 from . import inherit, pinning
+from .output import flush_output, keep_unfinished_lines
 from .signal_guard import SignalGuard
 
 _BIG = 1 << 16
@@ -68,7 +69,7 @@ class WorkerProcess:
         faulthandler.enable(page_fd, all_threads=True)
         loop = TaskLoop(TaskPipe(task_fd, page), answer_fd, page)
         inherit.apply_in_worker(self._snapshot, slot, keep_signals=loop.set_handlers())
-        _line_buffer_output()
+        keep_unfinished_lines(page)
         gc.enable()
         return loop.serve(has_initializer, why_unbound)
 
@@ -154,7 +155,7 @@ class TaskLoop:
             return False
         finally:
             self._check_pid()
-            _flush_output()
+            flush_output()
         return True
 
     def _serve_one(self) -> bool:
@@ -168,7 +169,7 @@ class TaskLoop:
         SEAT.running = None
         del payload
         self._check_pid()
-        _flush_output()
+        flush_output()
         micros = min((time.monotonic_ns() - begun) // 1000, MAX_MICROS)
         flags = answer[2] | TRACKED if inherit.tells_tracker() else answer[2]
         self._answer(answer[0], seq, answer[1], flags, micros)
@@ -262,26 +263,11 @@ def _grow_pipe(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
-def _line_buffer_output() -> None:
-    # What a task printed must not be lost in a buffer when it crashes.
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError, OSError):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def _flush_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # closed or replaced by the task: its own business
-            continue
-
-
 def _leave() -> None:
     """What an interpreter does at its end, and a bare `os._exit` would leave out."""
     threading = sys.modules.get("threading")
     steps: list[Callable[[], object]] = [threading._shutdown] if threading is not None else []
-    for step in (*steps, atexit._run_exitfuncs, _flush_output):
+    for step in (*steps, atexit._run_exitfuncs, flush_output):
         try:
             step()
         except BaseException:

@@ -23,6 +23,7 @@ from .._shared.descriptors import close_all
 from .._shared.payload import is_single_use
 from ..config import PoolConfig
 from .exit_status import orphan_status
+from .last_words import finish_lines
 from .preload_gate import PreloadGate
 from .reactor import Reactor
 from .servers import Servers
@@ -212,6 +213,7 @@ class Crew:
         while self._read_answers(generation):
             pass
         self._unwatch(link)
+        finish_lines(link)
         worker = self._machine.workers[generation]
         if worker.state is WorkerState.SPAWNED:
             self.start_failure = link.note or f"worker {link.pid} ended before it was ready ({_status_text(death.status)})"

@@ -241,6 +241,9 @@ class WorkerLink:
             return "yes"
         return "maybe" if stage == Stage.RUNNING else "no"
 
+    def unfinished_line(self, fd: int) -> bytes:
+        return self._page.unfinished_line(fd)
+
     def crash_traceback(self) -> str | None:
         return self._page.crash_traceback()
 

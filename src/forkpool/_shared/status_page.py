@@ -16,8 +16,11 @@ import os
 import sys
 from enum import IntEnum
 
-SIZE = 1 << 16
-TAIL = 4096  # where faulthandler's text begins
+_LINES = 4096  # where the unfinished lines of fd 1 and fd 2 lie
+LINE_BYTES = 8192  # room for each: as long as what the interpreter's own stream would hold together
+TAIL = _LINES + 2 * LINE_BYTES  # where faulthandler's text begins
+SIZE = TAIL + 60 * 1024  # what is never written takes no memory
+_LENGTH_OF_LINE = 15  # the words of their lengths: behind this one
 _SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING, _ANNOUNCED = range(6)
 NOTHING_YET = (1 << 63) | 0x464F524B  # in the place of a seq: arbitrary, but neither a seq nor zeros
 
@@ -76,6 +79,14 @@ class StatusPage:
         """So many bytes of answers will have been written, from the worker's start to the end of the one that comes now."""
         self._words[_ANNOUNCED] = count
 
+    def line_room(self, fd: int) -> memoryview:
+        """Where the unfinished line of fd 1 or 2 is kept."""
+        begin = _LINES + (fd - 1) * LINE_BYTES
+        return memoryview(self._map)[begin : begin + LINE_BYTES]
+
+    def set_line_length(self, fd: int, length: int) -> None:
+        self._words[_LENGTH_OF_LINE + fd] = length
+
     def terminate_asked(self) -> bool:
         """True when the host itself sends SIGTERM, and no group-wide one is meant."""
         return bool(self._words[_TERMINATE])
@@ -114,6 +125,11 @@ class StatusPage:
     def announced(self) -> int:
         """How many bytes of answers the worker has written or is about to write. What was read is included: it told before."""
         return self._words[_ANNOUNCED]
+
+    def unfinished_line(self, fd: int) -> bytes:
+        """What a dead worker had printed to fd 1 or 2 behind its last whole line."""
+        with self.line_room(fd) as room:
+            return bytes(room[: self._words[_LENGTH_OF_LINE + fd]])
 
     def crash_traceback(self) -> str | None:
         """What faulthandler wrote, if it did."""

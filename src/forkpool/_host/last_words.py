@@ -1,0 +1,52 @@
+"""Write what a dead worker had printed behind its last whole line: it lies on the worker's status page.
+
+Runs in: host, supervisor thread, before the task's future is ended. Uses the host's fd 1 and 2, which are the worker's too.
+Hard part: nobody may be reading what we write, and the supervisor must not wait for him. So it writes only where there is room
+(a pipe that is writable takes a page); else a thread waits, and the future does not.
+Tests: tests/process/test_inheritance_output.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+
+from .worker_link import WorkerLink
+
+
+def finish_lines(link: WorkerLink) -> None:
+    """Call once, when the worker is dead."""
+    for fd in (1, 2):
+        line = link.unfinished_line(fd)
+        if line:
+            _write(fd, line)
+
+
+def _write(fd: int, line: bytes) -> None:
+    while line and _wait_room(fd, 0):
+        line = line[_write_some(fd, line) :]
+    if line:
+        with contextlib.suppress(RuntimeError):  # no more threads at interpreter exit
+            threading.Thread(target=_write_patiently, args=(fd, line), name="forkpool-last-words", daemon=True).start()
+
+
+def _write_patiently(fd: int, line: bytes) -> None:
+    while line and _wait_room(fd, None):
+        line = line[_write_some(fd, line) :]
+
+
+def _wait_room(fd: int, timeout_ms: int | None) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(timeout_ms))
+
+
+def _write_some(fd: int, line: bytes) -> int:
+    try:
+        return os.write(fd, line[: select.PIPE_BUF])
+    except BlockingIOError:  # the program made it non-blocking, and somebody else took the room
+        return 0
+    except OSError:  # closed, or its reader is gone
+        return len(line)
