@@ -57,7 +57,8 @@ def test_a_segfault_with_its_stack_but_for_our_own_frames() -> None:
         "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):\n"
         '  File "/home/me/resize.py", line 7 in resize\n'
         f'  File "{verdicts._OUR_CHILD}/worker.py", line 1 in _call\n'
-        '  File "<string>", line 1 in <module>\n'
+        '  File "<string>", line 1 in <module>\n\n'
+        "Extension modules: numpy._core._multiarray_umath (total: 1)\n"
     )
     said = message(traceback=text)
     assert said[3:] == [

@@ -49,10 +49,10 @@ class CrashFacts:
 
     @property
     def stack(self) -> str | None:
-        """faulthandler's text without the frames that are forkpool's own."""
+        """faulthandler's text but for what says nothing of the fault."""
         if self.traceback is None:
             return None
-        text = "\n".join(line for line in self.traceback.splitlines() if not _is_ours(line)).rstrip()
+        text = "\n".join(line for line in self.traceback.splitlines() if not _is_noise(line)).rstrip()
         return text.replace("(most recent call first):\n\n", f"(most recent call first):\n{_NO_FRAME}\n\n") + (
             f"\n{_NO_FRAME}" if text.endswith("(most recent call first):") else ""
         )
@@ -142,8 +142,9 @@ def internal_error(cause: BaseException) -> PoolBrokenError:
     return error
 
 
-def _is_ours(line: str) -> bool:
-    return _OUR_CHILD in line or line.startswith('  File "<string>", line 1 in <module>')
+def _is_noise(line: str) -> bool:
+    """Frames that are forkpool's own, and the list of all extension modules that are loaded, a hundred with scipy."""
+    return _OUR_CHILD in line or line.startswith(('  File "<string>", line 1 in <module>', "Extension modules: "))
 
 
 def _message(facts: CrashFacts) -> str:
