@@ -7,10 +7,10 @@ It prints medians and spread, and asserts nothing; --stall ends with status 1 if
 
 Each figure is measured in a program of its own, a file with a main module as users write them: the standard library's pool
 imports that module in every worker, so what it imports is part of the price. "bare" imports nothing, "heavy" imports numpy
-(without numpy: a few modules of the standard library), "heavy, used" also uses it in the task. ProcessPoolExecutor with
-max_tasks_per_child may hang for ever (python/cpython#115634), so its programs have a time limit, and one that is over it is
-told as such. CPU time is read from /proc/PID/stat: of the host, of the fork server, and of the workers that the fork server
-has reaped; its unit is a hundredth of a second, so it is told for all tasks of a program together, divided by their number.
+(without numpy: a few modules of the standard library), "heavy, used" also uses it in the task. ProcessPoolExecutor hangs for
+ever at limits above 1 (python/cpython#115634), so every program has a time limit, and one that is over it is told as such.
+CPU time is read from /proc/PID/stat: of the host, of the fork server, and of the workers that the fork server has reaped; its
+unit is a hundredth of a second, so it is told for all tasks of a program together, divided by their number.
 """
 
 import inspect
@@ -111,7 +111,7 @@ def server_pid(pool: Executor) -> int:
         return next(one.pid for one in diagnostics.snapshot(pool).processes if one.role == "fork server")
     from multiprocessing import forkserver
 
-    return forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
 
 
 def cpu_times(server: int) -> tuple[float, float, float]:
