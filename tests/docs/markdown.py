@@ -6,6 +6,7 @@ A fence's first word is its language; the second word says how the tests treat t
     ```text output        what the program above prints; a line `...` stands for any lines
     ```console            `$ command` lines, which are run by bash, and what they print
     ```bash install       a command that makes a virtual environment; run by .ci/run, word for word
+    ```{toctree}          and other names in braces: what Sphinx puts there (docs/conf.py)
 Other languages (diff, text) are pictures.
 """
 

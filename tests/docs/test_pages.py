@@ -13,7 +13,7 @@ from forkpool.errors import TaskError
 from .markdown import PAGES, ROOT, name_of, prose_of
 
 REFERENCE = ROOT / "docs" / "reference"
-LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]*)(?:#([^)]*))?\)")
 TEST_NAME = re.compile(r"`((?:tests/)?[\w/]+\.py)::(\w+)`")
 TWO_SENTENCES = re.compile(r"[a-z)`\]][.!?] +[A-Z]")
 pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -27,8 +27,20 @@ def functions_in(path: Path) -> set[str]:
 
 @pages
 def test_links_lead_somewhere(page: Path) -> None:
-    broken = [target for _, line in prose_of(page) for target in LINK.findall(line) if not (page.parent / target).exists()]
-    assert not broken
+    links = [link for _, line in prose_of(page) for link in LINK.findall(line)]
+    assert not [(target, anchor) for target, anchor in links if not leads_somewhere(page, target, anchor)]
+
+
+def leads_somewhere(page: Path, target: str, anchor: str) -> bool:
+    path = page.parent / target if target else page
+    return path.exists() and (not anchor or anchor in anchors_of(path))
+
+
+@cache
+def anchors_of(page: Path) -> set[str]:
+    """Return the names that GitHub, and docs/conf.py, give to the page's headings."""
+    headings = [line.lstrip("#").strip() for _, line in prose_of(page) if line.startswith("#")]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pages
