@@ -108,7 +108,7 @@ class ForkPoolExecutor(_Submitter):
         initializer: Called in each worker before its first task. If it raises, the pool is broken, as in the standard library.
         initargs: Its arguments.
         max_tasks_per_child: Tasks after which a worker is replaced; None: never. While the last one runs, the replacement is
-            started, if there is work for it; it is on the same slot and gets its first task when the last one is answered.
+            started and initialized; it is on the same slot and gets its first task when the last one is answered.
         max_tasks_jitter: Each worker is replaced after up to so many tasks fewer, drawn anew for each, so that not all are
             replaced at once.
         env: Set in the workers' environment before anything is imported there.
@@ -205,10 +205,10 @@ class ForkPoolExecutor(_Submitter):
         return self._pool.placement()
 
     def recycle_workers(self) -> None:
-        """Replace all workers that there are, without disturbing the calls that they run.
+        """Replace all workers that there are, one by one, without disturbing the calls that they run.
 
-        None of them gets another call. Each leaves when it has answered the one it runs; meanwhile its replacement is
-        started, if there is work for it. Does not wait. Does nothing before the first call and after shutdown. Thread safe.
+        Each goes on until its replacement is ready, and leaves when it has answered the call that it runs then: no slot
+        has a gap. Does not wait. Does nothing before the first call and after shutdown. Thread safe.
 
         .. versionadded:: 0.1
         """

@@ -136,5 +136,6 @@ def test_replacements_by_hand_are_counted(method: str) -> None:
     with ForkPoolExecutor(1) as ex:
         first = ex.submit(os.getpid).result()
         getattr(ex, method)()
-        assert ex.submit(os.getpid).result() != first
+        while ex.submit(os.getpid).result() == first:  # when recycled, it goes on until its replacement is ready
+            assert method == "recycle_workers"
         assert ex.statistics().workers_replaced == {method: 1}

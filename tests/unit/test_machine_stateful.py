@@ -280,7 +280,8 @@ class Host(RuleBasedStateMachine):
 
     @rule(expiry=st.sampled_from([Expiry.RECYCLE, Expiry.RESTART]))
     def recycle(self, expiry: Expiry) -> None:
-        self.recycled.update(self.machine.workers)
+        if expiry is Expiry.RESTART:
+            self.recycled.update(self.machine.workers)
         self.machine.on_recycle(expiry, self.now)
 
     @rule(cancel_queued=st.booleans())
@@ -354,7 +355,7 @@ class Host(RuleBasedStateMachine):
 
     def host_hears_ready(self, process: Process) -> None:
         process.born = True
-        self.machine.on_ready(process.worker)
+        self.machine.on_ready(process.worker, self.now)
 
     @rule(data=st.data())
     @precondition(lambda self: any(not p.born for p in self.known()))

@@ -11,9 +11,9 @@ Hard parts:
   the next, so a death is charged to the first task only; those behind it are recalled from the pipe and queued again.
   A worker is killed for a task only when nothing lies behind that task any more, else the signal might hit its successor.
   Tasks must not wait for each other in one pipe: if the first one is unanswered for 5 ms, the others are taken back.
-- A worker expires when it was sent the last task that it may run, or when the user wants it replaced. From then on its slot may
-  have an heir: a worker that starts meanwhile, and gets no task before the old one has answered its last. So the slot
-  has no gap, and one busy worker at most. Heirs too are forked only for tasks that wait.
+- A worker expires when it was sent the last task that it may run, or when the user wants it replaced. From then on its slot has
+  an heir: a worker that starts meanwhile, and gets no task before the old one has answered its last. So the slot has no
+  gap, and one busy worker at most.
 Tests: tests/unit/test_machine.py (order of facts), tests/unit/test_machine_stateful.py (invariants under hypothesis)
 """
 
@@ -151,9 +151,9 @@ class PoolMachine:
 
     # --- facts: workers --------------------------------------------------------------------------------
 
-    def on_ready(self, worker: Worker) -> None:
+    def on_ready(self, worker: Worker, now: float) -> None:
         """The worker was forked and its initializer returned."""
-        self._staffing.on_ready()
+        self._staffing.on_ready(worker)
         self.started += 1
         if worker.doom is not None or worker.leaving:
             self._unseat(worker)
@@ -161,6 +161,8 @@ class PoolMachine:
         elif not worker.owns_slot:
             worker.state = WorkerState.WAITING
             self._staffing.waiting += 1
+            if worker.heir_of is not None and worker.heir_of.state is WorkerState.READY:
+                self._dismiss(worker.heir_of, now, Expiry.RECYCLE)
         else:
             self._rest(worker)
 
@@ -186,11 +188,17 @@ class PoolMachine:
         self._forget(worker)
 
     def on_recycle(self, expiry: Expiry, now: float) -> None:
-        """The user wants all workers replaced that there are: none gets another task, none is disturbed in the one it runs."""
+        """The user wants all workers replaced that there are; none is disturbed in the task that it runs.
+
+        RECYCLE: each goes on until its heir is ready. RESTART: none gets another task from now on.
+        """
         for worker in list(self.workers.values()):
             if worker.doom is not None or worker.leaving:
                 continue
-            if worker.state is WorkerState.BUSY:
+            if expiry is Expiry.RECYCLE:
+                if worker.state in (WorkerState.READY, WorkerState.BUSY):
+                    self._expire(worker, expiry)
+            elif worker.state is WorkerState.BUSY:
                 self._expire(worker, expiry)
                 if len(worker.tasks) > 1:
                     self.actions.append((Verb.RECALL, worker, None))
@@ -258,7 +266,7 @@ class PoolMachine:
         times = [worker.deadline for worker in self.workers.values() if worker.deadline is not None]
         times += self._ahead.times()
         retry_at = self._staffing.retry_at
-        if retry_at is not None and self._staffing.wanted(len(self.queue)):
+        if retry_at is not None and any(self._wanted()):
             times.append(retry_at)
         return min(times, default=None)
 
@@ -277,9 +285,11 @@ class PoolMachine:
         while queue and self._ahead.hungry:
             self._feed(self._ahead.hungry.popitem()[1])
         if queue:
-            self._spawn_for_queue(now)
+            self._spawn(now)
         elif self.closing or self.broken:
             self._let_go(now)
+        elif self._staffing.has_expired:
+            self._spawn(now)
 
     def _claim(self, task: Task) -> bool:
         """Take a task for running; False if its user has cancelled it. He may have been interrupted: it ends all the same."""
@@ -320,15 +330,16 @@ class PoolMachine:
         """The worker holds no task any more."""
         if worker.doom is not None:
             worker.state = WorkerState.RETIRING  # SIGKILL is on its way; the task was quicker
-        elif worker.expiry is not None:
-            self._dismiss(worker, now, worker.expiry)
-        else:
+        elif worker.expiry is None or (worker.expiry is Expiry.RECYCLE and not worker.has_ready_heir):
             self._rest(worker)
+        else:
+            self._dismiss(worker, now, worker.expiry)
 
     def _expire(self, worker: Worker, expiry: Expiry) -> None:
         if worker.expiry is None:
-            worker.expiry = expiry
             self._staffing.on_expired(worker)
+        if worker.expiry is None or expiry is not Expiry.RECYCLE:
+            worker.expiry = expiry
 
     def _condemn(self, worker: Worker, task: Task, verdict: Verdict) -> None:
         """End this one task of the worker, and no other."""
@@ -346,11 +357,18 @@ class PoolMachine:
             self._kill(worker, tasks[0].verdict)
         # Two after a recall: the second one was taken, so the answer of the first is on its way.
 
-    def _spawn_for_queue(self, now: float) -> None:
-        if not self._staffing.may_try(now):
+    def _wanted(self) -> tuple[int, int]:
+        return self._staffing.wanted(len(self.queue), renew=not (self.closing or self.broken))
+
+    def _spawn(self, now: float) -> None:
+        """Fork for the tasks that wait, and for the slots whose worker is to be replaced."""
+        fresh, heirs = self._wanted()
+        if not (fresh or heirs) or not self._staffing.may_try(now):
             return
-        for _ in range(self._staffing.wanted(len(self.queue))):
-            worker = self._staffing.new_worker(self._task_limit())
+        staffing = self._staffing
+        born = [staffing.new_worker(self._task_limit()) for _ in range(fresh)]
+        born += [staffing.new_heir(self._task_limit()) for _ in range(heirs)]
+        for worker in born:
             self.workers[worker.generation] = worker
             self.actions.append((Verb.SPAWN, worker, None))
 
@@ -380,7 +398,7 @@ class PoolMachine:
 
     def _forget(self, worker: Worker) -> None:
         if worker.state is WorkerState.SPAWNED:
-            self._staffing.starting -= 1
+            self._staffing.on_born_or_not(worker)
         self._unseat(worker)
         worker.state = WorkerState.GONE
         worker.deadline = None

@@ -10,7 +10,7 @@ Tests: tests/unit/test_machine.py
 
 from __future__ import annotations
 
-from .states import Worker
+from .states import Worker, WorkerState
 
 START_FAILURES_IN_A_ROW = 5  # arbitrary: with the back-off below, 1.5 s of failed attempts
 FIRST_BACKOFF_S = 0.05
@@ -21,8 +21,9 @@ class Staffing:
     """The pool's seats, and the attempts to fill them."""
 
     def __init__(self, slots: int) -> None:
-        self.starting = 0  # workers that were asked for and are not ready
-        self.waiting = 0  # heirs that are ready
+        self.starting = 0  # workers with a slot that were asked for and are not ready
+        self.heirs = 0  # workers that wait for a slot, ready or not
+        self.waiting = 0  # those of them that are ready
         self.retry_at: float | None = None  # monotonic seconds; None: nothing has failed since the last good start
         self._slots = slots
         self._free_slots = list(range(slots - 1, -1, -1))
@@ -31,37 +32,63 @@ class Staffing:
         self._failures = 0  # in a row
         self._failed_through = 0  # workers up to this generation belong to the attempts that were counted
 
-    def wanted(self, queued: int) -> int:
-        """How many workers to fork for so many queued tasks, once the back-off allows it."""
-        seats = len(self._free_slots) + len(self._expired)
-        unserved = queued - self.starting - self.waiting
-        if self._failures:
-            # Try with one, before a whole row fails again.
-            return int(unserved > 0 and seats > 0 and not self.starting)
-        return min(unserved, seats)
+    def wanted(self, queued: int, *, renew: bool) -> tuple[int, int]:
+        """How many workers to fork, once the back-off allows it.
+
+        Args:
+            queued: Tasks that wait.
+            renew: Whether each worker that expired is to have an heir; else only for tasks that wait.
+        Returns:
+            How many for free slots, and how many heirs. An heir serves no waiting task before its slot is left: free slots
+            are filled whatever heirs there are.
+        """
+        fresh = max(0, min(queued - self.starting, len(self._free_slots)))
+        heirs = len(self._expired)
+        if not renew:
+            heirs = max(0, min(queued - self.starting - fresh - self.heirs, heirs))
+        if not self._failures:
+            return fresh, heirs
+        # Try with one, before a whole row fails again.
+        if self.starting or self.heirs > self.waiting:
+            return 0, 0
+        return (1, 0) if fresh else (0, min(heirs, 1))
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether a worker is to be replaced that has no heir yet."""
+        return bool(self._expired)
 
     def may_try(self, now: float) -> bool:
         return self.retry_at is None or now >= self.retry_at
 
     def new_worker(self, task_limit: int | None) -> Worker:
-        """Take a free slot; if there is none, become the heir of a worker that expired."""
+        """Take a free slot."""
         self._generation += 1
         self.starting += 1
-        if self._free_slots:
-            return Worker(self._generation, self._free_slots.pop(), task_limit=task_limit)
+        return Worker(self._generation, self._free_slots.pop(), task_limit=task_limit)
+
+    def new_heir(self, task_limit: int | None) -> Worker:
+        """Wait for the slot of a worker that expired."""
+        self._generation += 1
+        self.heirs += 1
         old = self._expired.pop(next(iter(self._expired)))
         old.heir = Worker(self._generation, old.slot, task_limit=task_limit, owns_slot=False, heir_of=old)
         return old.heir
 
     def on_expired(self, worker: Worker) -> None:
-        """The worker gets no more tasks: its slot may have an heir."""
+        """The worker is to be replaced: its slot may have an heir."""
         self._expired[worker.generation] = worker
 
-    def on_ready(self) -> None:
+    def on_ready(self, worker: Worker) -> None:
         """A worker has started."""
-        self.starting -= 1
+        self.on_born_or_not(worker)
         self._failures = 0
         self.retry_at = None
+
+    def on_born_or_not(self, worker: Worker) -> None:
+        """A worker that was asked for is ready, or will never be."""
+        if worker.owns_slot:
+            self.starting -= 1
 
     def on_failed(self, worker: Worker, now: float) -> bool:
         """A worker could not be started. Returns whether that happened too often in a row."""
@@ -83,11 +110,15 @@ class Staffing:
             self._free_slots.append(worker.slot)
         else:
             heir.owns_slot, heir.heir_of = True, None
+            self.heirs -= 1
+            if heir.state is WorkerState.SPAWNED:
+                self.starting += 1
         return heir
 
     def _disinherit(self, heir: Worker) -> None:
         old, heir.heir_of = heir.heir_of, None
         if old is not None:
+            self.heirs -= 1
             old.heir = None
             self._expired[old.generation] = old
 
@@ -95,6 +126,9 @@ class Staffing:
         """For tests: each slot is free, or somebody's."""
         seats = [worker.slot for worker in workers if worker.owns_slot] + self._free_slots
         assert sorted(seats) == list(range(self._slots))
+        assert self.starting == sum(worker.owns_slot and worker.state is WorkerState.SPAWNED for worker in workers)
+        assert self.heirs == sum(worker.heir_of is not None for worker in workers)
+        assert self.waiting == sum(worker.state is WorkerState.WAITING for worker in workers)
         for worker in workers:
             expired = worker.owns_slot and worker.expiry is not None
             assert (worker.generation in self._expired) == (expired and worker.heir is None)

@@ -81,7 +81,7 @@ class Worker:
     tasks: deque[Task] = field(default_factory=deque)  # sent, in order; the first runs, the others may still lie in the pipe
     tasks_done: int = 0
     task_limit: int | None = None  # tasks that it runs at most
-    expiry: Expiry | None = None  # set: it gets no more tasks
+    expiry: Expiry | None = None  # set: it is to be replaced, and gets no more tasks unless it is RECYCLE
     ahead_s: float = 0.0  # what the tasks behind the first are expected to take together
     head_since: float = 0.0  # monotonic seconds: when the first one became the first
     deadline: float | None = None  # monotonic seconds: when the task's timeout or the grace to leave ends
@@ -91,6 +91,11 @@ class Worker:
     leaving: bool = False  # it was asked to leave
     terminated: bool = False  # the host sent SIGTERM because the user wants all workers to end
     doom: Verdict | None = None  # set once SIGKILL was asked for: what its task gets
+
+    @property
+    def has_ready_heir(self) -> bool:
+        """Whether its slot can be taken over at once."""
+        return self.heir is not None and self.heir.state is WorkerState.WAITING
 
     @property
     def is_ready(self) -> bool:

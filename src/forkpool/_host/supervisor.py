@@ -300,7 +300,7 @@ class Supervisor:
         if worker.state is WorkerState.SPAWNED and kind == Kind.READY:
             if payload:
                 self.pinning.on_refused(worker.slot, bytes(payload).decode(errors="replace"))
-            self._machine.on_ready(worker)
+            self._machine.on_ready(worker, time.monotonic())
         elif worker.state is WorkerState.SPAWNED and kind == Kind.INIT_FAILED:
             data = bytes(payload)
             self._intake.broken = lambda: initializer_error(data)
