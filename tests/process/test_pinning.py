@@ -132,6 +132,15 @@ def test_a_slot_keeps_its_cpus_when_the_fork_server_is_replaced(gate: Gate) -> N
 
 
 @on_two_cpus
+def test_a_slot_keeps_its_cpus_when_all_are_restarted(gate: Gate) -> None:
+    with ForkPoolExecutor(2) as ex:
+        before = masks_of_all(ex, gate)
+        ex.restart_workers()
+        assert masks_of_all(ex, gate) == before
+        assert told(ex.placement()) == before
+
+
+@on_two_cpus
 def test_the_fork_server_is_not_bound() -> None:
     with ForkPoolExecutor(1) as ex:
         assert len(ex.submit(mask_here).result()) == 1

@@ -89,6 +89,15 @@ def test_numpy_that_the_fork_server_preloaded_as_if_by_a_worker(how: str, thread
 
 
 @on_two_cpus
+def test_preloaded_numpy_in_a_bound_worker_has_one_thread() -> None:
+    with ForkPoolExecutor(1, preload=["numpy"]) as ex:
+        assert ex.submit(threads_of_numpy).result() == 1
+        assert ex.placement().pinned
+    with ForkPoolExecutor(1, preload=["numpy"], pin=False) as ex:
+        assert ex.submit(threads_of_numpy).result() == len(MASK)
+
+
+@on_two_cpus
 def test_without_a_wish_nothing_is_set() -> None:
     with ForkPoolExecutor(1) as ex:
         assert ex.submit(variables).result() == {}
