@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         WorkerCrashedError,
     )
     from .events import Placement, PoolStatistics, SlotPlacement
-    from .executor import ForkPoolExecutor
+    from .executor import ForkPoolExecutor, InlineExecutor
     from .future import ForkFuture
 
 __version__ = "0.1.0"
@@ -37,6 +37,7 @@ __all__ = [
     "ForkPoolError",
     "ForkPoolExecutor",
     "InitializerError",
+    "InlineExecutor",
     "InternalError",
     "PayloadWarning",
     "Placement",
@@ -55,6 +56,7 @@ __all__ = [
 
 _HOMES = {
     "ForkPoolExecutor": "executor",
+    "InlineExecutor": "executor",
     "ForkFuture": "future",
     "Placement": "events",
     "PoolStatistics": "events",

@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,10 +17,10 @@ from concurrent.futures import Executor
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from ._host.any_pool import AnyPool
 from ._host.intake import Request
-from ._host.main_program import main_program
-from ._host.pool import Pool
 from ._host.topology import affinity_mask, usable_cpus
+from ._host.which_pool import check_preload, inline_kind, pool_kind
 from ._shared.calls import run_chunk
 from .config import Serializer, TaskOptions, pool_config, task_options
 from .events import Placement, PoolStatistics
@@ -35,7 +33,7 @@ T = TypeVar("T")
 class _Submitter(Executor):
     """What the executor and its views have in common: calls with options."""
 
-    _pool: Pool
+    _pool: AnyPool
     _options: TaskOptions
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> ForkFuture[T]:
@@ -126,8 +124,9 @@ class ForkPoolExecutor(_Submitter):
             module raised. Names are not looked up before.
     Raises:
         TypeError, ValueError: An argument is wrong; the message says what is right.
-        RuntimeError: On a platform without the means (Windows), or in a subinterpreter.
+        RuntimeError: On a platform without the means (Windows), where `InlineExecutor` works, or in a subinterpreter.
 
+    With FORKPOOL_INLINE=1 in the environment it is an `InlineExecutor`.
     Thread safe. Not usable in a fork of the process that made it.
 
     .. versionadded:: 0.1
@@ -149,7 +148,7 @@ class ForkPoolExecutor(_Submitter):
         threads_per_worker: Literal["auto"] | int | None = None,
         preload: tuple[str, ...] = (),
     ) -> None:
-        _check_platform()
+        kind = self._pool_kind()
         config = pool_config(
             max_workers=max_workers,
             mp_context=mp_context,
@@ -166,9 +165,9 @@ class ForkPoolExecutor(_Submitter):
             count_cpus=usable_cpus,
             preload=preload,
         )
-        _check_preload(config.preload)
+        check_preload(config.preload)
         self._options = TaskOptions()
-        self._pool = Pool(config)
+        self._pool = kind(config)
 
     def options(self, *, timeout: float | None = None, name: str | None = None) -> OptionsView:
         """Return a light view of this pool whose calls have these options.
@@ -282,6 +281,10 @@ class ForkPoolExecutor(_Submitter):
         if pool is not None:
             pool.close(cancel_queued=False)
 
+    @staticmethod
+    def _pool_kind() -> type[AnyPool]:
+        return pool_kind()
+
     @property
     def _max_workers(self) -> int:
         return self._pool.config.max_workers
@@ -303,6 +306,26 @@ class ForkPoolExecutor(_Submitter):
         self._pool.abort()
         self._pool.abort()
         self._pool.wait_closed()
+
+
+class InlineExecutor(ForkPoolExecutor):
+    """A ForkPoolExecutor without workers: each call runs in `submit`, in the calling thread and process.
+
+    For breakpoints, profilers and coverage, and where there is no fork. Calls, results and exceptions are pickled as ever, so
+    arguments are copies, and what could not be sent to a worker fails here too; futures are done when `submit` returns. The
+    task's function is your own, on your own globals. A crash is one of this process, and nothing can stop a call: `timeout`
+    is not enforced, which a RuntimeWarning says once. `initializer` runs once, before the first call. Workers are not
+    started, pinned, replaced or killed: such arguments and methods are checked and do nothing.
+
+    Arguments and errors as `ForkPoolExecutor`; a KeyboardInterrupt goes through `submit`. Works on every platform.
+    Thread safe: calls of several threads run at the same time. Usable in a fork of the process that made it.
+
+    .. versionadded:: 0.1
+    """
+
+    @staticmethod
+    def _pool_kind() -> type[AnyPool]:
+        return inline_kind()
 
 
 class OptionsView(_Submitter):
@@ -352,24 +375,6 @@ def _check_callable(fn: Callable[..., Any]) -> None:
         raise TypeError(
             f"{inner.__qualname__!r} is a generator function: a generator cannot leave its process. Submit a function that "
             "returns list(...) of it."
-        )
-
-
-def _check_platform() -> None:
-    if sys.platform == "win32":
-        raise RuntimeError("forkpool needs fork, which Windows does not have: use concurrent.futures.ProcessPoolExecutor")
-    if not (hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")):
-        raise RuntimeError(
-            f"forkpool needs Linux 5.3 or newer (pidfd, memfd, packet pipes), and this is {sys.platform}: "
-            "use concurrent.futures.ProcessPoolExecutor"
-        )
-
-
-def _check_preload(names: tuple[str, ...]) -> None:
-    if "__main__" in names and main_program() is None:
-        raise ValueError(
-            'preload=("__main__",) runs the program once more in the fork server, and this one is no file (python -c, standard '
-            'input, a notebook). Leave "__main__" out, and put the set-up into a module or into the initializer.'
         )
 
 

@@ -8,6 +8,7 @@ Tests: tests/pytest_plugin/
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 
@@ -92,7 +93,7 @@ def fork_pool_factory(request: pytest.FixtureRequest) -> Iterator[Callable[..., 
 
 
 def _pools(config: pytest.Config) -> PoolsOfTests:
-    if sys.platform == "win32":
+    if sys.platform == "win32" and os.environ.get("FORKPOOL_INLINE") != "1":
         pytest.skip(_NO_WINDOWS)
     pools = config.stash.get(_POOLS, None)
     if pools is None:

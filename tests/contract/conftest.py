@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forkpool import ForkPoolExecutor
+from forkpool import ForkPoolExecutor, InlineExecutor
 
 Make = Callable[..., Executor]
 
@@ -29,6 +29,27 @@ def make_forkpool(*args: Any, **kwargs: Any) -> Executor:
     return ForkPoolExecutor(*args, **kwargs)
 
 
+def make_inline(*args: Any, **kwargs: Any) -> Executor:
+    return InlineExecutor(*args, **kwargs)
+
+
+# By fixture. A test that something must happen beside says so: `@beside` leaves out what runs calls in `submit`.
+KINDS: dict[str, dict[str, Make]] = {
+    "make": {"threads": make_threads, "processes": make_processes, "forkpool": make_forkpool, "inline": make_inline},
+    "make_process_pool": {"processes": make_processes, "forkpool": make_forkpool, "inline": make_inline},
+}
+beside = pytest.mark.beside
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    own = {name for mark in metafunc.definition.iter_markers("parametrize") for name in str(mark.args[0]).split(",")}
+    has_workers = metafunc.definition.get_closest_marker("beside") is not None
+    for fixture, kinds in KINDS.items():
+        if fixture in metafunc.fixturenames and fixture not in own:
+            chosen = {name: kind for name, kind in kinds.items() if not (has_workers and kind is make_inline)}
+            metafunc.parametrize(fixture, chosen.values(), ids=chosen, indirect=True)
+
+
 @pytest.fixture(scope="session")
 def standard_helpers() -> None:
     """The standard library's own helpers live as long as the process; they are no leak of a test."""
@@ -41,13 +62,13 @@ def leak_check(nothing_is_left: None) -> None:
     """Each test here starts processes."""
 
 
-@pytest.fixture(params=[make_threads, make_processes, make_forkpool], ids=["threads", "processes", "forkpool"])
+@pytest.fixture
 def make(request: pytest.FixtureRequest, nothing_is_left: None) -> Make:
     """Make an executor of the kind that is looked at."""
     return request.param  # type: ignore[no-any-return]
 
 
-@pytest.fixture(params=[make_processes, make_forkpool], ids=["processes", "forkpool"])
+@pytest.fixture
 def make_process_pool(request: pytest.FixtureRequest, nothing_is_left: None) -> Make:
-    """The executors whose tasks run in other processes."""
+    """The executors whose tasks run in other processes, or as if."""
     return request.param  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ Differences, each with its reason:
   forkpool takes back whatever no worker has read. The tests cancel the last of many, which all of them can.
 - A callback that raises BaseException (SystemExit ...): the standard library lets it end the thread that ran it;
   forkpool logs it (tests/process/test_callbacks.py).
+- A KeyboardInterrupt in a call that runs inline goes through `submit`: it cannot be told from the user's Ctrl-C.
 """
 
 import asyncio
@@ -24,11 +25,12 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import Make
+from tests.contract.conftest import Make, beside
 from tests.support import tasks
 from tests.support.gate import Gate, Marks
 
 
+@beside
 def test_cancel_of_a_waiting_call(make: Make, gate: Gate, marks: Marks) -> None:
     with make(1) as ex:
         running = ex.submit(tasks.enter, gate, "ran")
@@ -47,6 +49,7 @@ def test_cancel_of_a_waiting_call(make: Make, gate: Gate, marks: Marks) -> None:
     assert marks.words() == [str(number) for number in range(19)]
 
 
+@beside
 def test_cancel_of_a_running_or_done_call(make: Make, gate: Gate) -> None:
     with make(1) as ex:
         future = ex.submit(tasks.enter, gate, "ran")
@@ -59,6 +62,7 @@ def test_cancel_of_a_running_or_done_call(make: Make, gate: Gate) -> None:
         assert not future.cancelled()
 
 
+@beside
 def test_result_and_exception_time_out(make: Make, gate: Gate) -> None:
     with make(1) as ex:
         future = ex.submit(tasks.enter, gate, "ran")
@@ -87,6 +91,7 @@ def test_result_raises_the_exception(make: Make) -> None:
         ex.submit(tasks.raise_this, KeyError("missing")).result()
 
 
+@beside
 def test_keyboard_interrupt_in_a_task_is_its_own(make: Make) -> None:
     with make(1) as ex:
         assert type(ex.submit(tasks.raise_this, KeyboardInterrupt()).exception()) is KeyboardInterrupt
@@ -101,6 +106,7 @@ def test_remote_traceback_is_the_cause(make_process_pool: Make) -> None:
     assert "in raise_this" in str(error.__cause__)
 
 
+@beside
 def test_wait_first_completed(make: Make, gate: Gate) -> None:
     with make(2) as ex:
         stuck = ex.submit(tasks.enter, gate)
@@ -110,6 +116,7 @@ def test_wait_first_completed(make: Make, gate: Gate) -> None:
         gate.open_for_all()
 
 
+@beside
 def test_wait_first_exception(make: Make, gate: Gate) -> None:
     with make(2) as ex:
         stuck = ex.submit(tasks.enter, gate)
@@ -122,6 +129,7 @@ def test_wait_first_exception(make: Make, gate: Gate) -> None:
         gate.open_for_all()
 
 
+@beside
 def test_wait_for_all_and_timeout(make: Make, gate: Gate) -> None:
     with make(2) as ex:
         stuck = ex.submit(tasks.enter, gate)
@@ -132,6 +140,7 @@ def test_wait_for_all_and_timeout(make: Make, gate: Gate) -> None:
         assert wait([stuck, quick], return_when=ALL_COMPLETED) == ({stuck, quick}, set())
 
 
+@beside
 def test_as_completed_gives_each_once_when_done(make: Make, gate: Gate) -> None:
     with make(2) as ex:
         stuck = ex.submit(tasks.enter, gate)
@@ -143,6 +152,7 @@ def test_as_completed_gives_each_once_when_done(make: Make, gate: Gate) -> None:
         assert list(order) == [stuck]
 
 
+@beside
 def test_as_completed_times_out(make: Make, gate: Gate) -> None:
     with make(1) as ex:
         stuck = ex.submit(tasks.enter, gate)
@@ -168,6 +178,7 @@ def test_many_wait_while_results_come(make: Make) -> None:
     assert counts == [300] * 4
 
 
+@beside
 def test_callback_before_and_after_the_end(make: Make, gate: Gate) -> None:
     seen: list[Any] = []
     called = threading.Event()
@@ -185,6 +196,7 @@ def test_callback_before_and_after_the_end(make: Make, gate: Gate) -> None:
         assert seen == ["ran", threading.current_thread()]
 
 
+@beside
 def test_callbacks_run_in_order_even_if_one_raises(make: Make, gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str] = []
     last = threading.Event()
@@ -209,6 +221,7 @@ def test_callbacks_run_in_order_even_if_one_raises(make: Make, gate: Gate, caplo
     caplog.clear()  # the traceback in the record holds the frame of the test, and so the pool
 
 
+@beside
 def test_callback_of_a_cancelled_call(make: Make, gate: Gate) -> None:
     seen: list[bool] = []
     with make(1) as ex:
@@ -272,6 +285,7 @@ def test_asyncio_run_in_executor(make: Make) -> None:
     assert type(error) is KeyError
 
 
+@beside
 def test_asyncio_cancels_a_waiting_call(make: Make, gate: Gate, marks: Marks) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

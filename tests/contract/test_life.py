@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor
-from tests.contract.conftest import Make, make_forkpool, make_threads
+from tests.contract.conftest import Make, beside, make_forkpool, make_threads
 from tests.support import tasks
 from tests.support.gate import Gate, Marks
 
@@ -77,6 +77,7 @@ def test_max_tasks_per_child_must_be_an_int(make_process_pool: Make) -> None:
         make_process_pool(1, max_tasks_per_child="2")
 
 
+@beside
 def test_max_tasks_per_child(make_process_pool: Make) -> None:
     with make_process_pool(1, max_tasks_per_child=3) as ex:
         pids = [ex.submit(tasks.pid).result() for _ in range(9)]
@@ -104,6 +105,7 @@ def test_failing_initializer_breaks_the_pool(make: Make, caplog: pytest.LogCaptu
             ex.submit(tasks.add, 1, 1)
 
 
+@beside
 def test_with_block_waits(make: Make, gate: Gate) -> None:
     with make(1) as ex:
         assert isinstance(ex, type(ex))
@@ -151,6 +153,7 @@ def test_shutdown_twice_and_from_two_threads(make: Make, gate: Gate) -> None:
     assert future.result() == "ran"
 
 
+@beside
 def test_shutdown_without_waiting_finishes_the_work(make: Make, gate: Gate) -> None:
     ex = make(1)
     futures = [ex.submit(tasks.enter, gate, number) for number in range(5)]
@@ -161,6 +164,7 @@ def test_shutdown_without_waiting_finishes_the_work(make: Make, gate: Gate) -> N
     assert [future.result() for future in futures] == list(range(5))
 
 
+@beside
 def test_shutdown_that_cancels(make: Make, gate: Gate, marks: Marks) -> None:
     ex = make(1)
     running = ex.submit(tasks.enter, gate, "ran")
@@ -198,6 +202,7 @@ def test_shutdown_from_a_callback(make: Make) -> None:
     ex.shutdown()
 
 
+@beside
 def test_garbage_collected_pool_finishes_its_work(make: Make, gate: Gate) -> None:
     futures = [make(1).submit(tasks.enter, gate, "ran")]
     gate.open_for_all()
@@ -209,6 +214,7 @@ def test_two_pools_at_once(make: Make) -> None:
         assert one.submit(tasks.add, 1, 1).result() + two.submit(tasks.add, 2, 2).result() == 6
 
 
+@beside
 def test_a_worker_that_dies_is_a_broken_process_pool(make_process_pool: Make) -> None:
     with make_process_pool(1) as ex, pytest.raises(BrokenExecutor):
         ex.submit(tasks.leave, 3).result()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor
-from tests.contract.conftest import Make, make_forkpool, make_threads
+from tests.contract.conftest import Make, beside, make_forkpool, make_threads
 from tests.support import tasks
 from tests.support.gate import Gate, Marks
 
@@ -159,6 +159,7 @@ def test_map_takes_its_items_at_once(make: Make) -> None:
         assert list(results) == taken
 
 
+@beside
 def test_map_timeout(make: Make, gate: Gate) -> None:
     with make(1) as ex:
         with pytest.raises(TimeoutError):
@@ -172,6 +173,7 @@ def test_map_timeout_counts_from_the_call(make: Make, gate: Gate) -> None:
         assert list(ex.map(tasks.enter, [gate], ["done"], timeout=50)) == ["done"]
 
 
+@beside
 def test_leaving_a_map_cancels_what_has_not_begun(make: Make, gate: Gate, marks: Marks) -> None:
     with make(1) as ex:
         running = ex.submit(tasks.enter, gate)
@@ -219,6 +221,7 @@ def test_map_buffersize_is_checked() -> None:
             ex.map(tasks.identity, [1], buffersize="1")  # type: ignore[arg-type]
 
 
+@beside
 def test_a_task_runs_in_another_process(make_process_pool: Make) -> None:
     import os
 
@@ -226,6 +229,7 @@ def test_a_task_runs_in_another_process(make_process_pool: Make) -> None:
         assert ex.submit(tasks.pid).result() != os.getpid()
 
 
+@beside
 def test_workers_are_made_on_demand(make_process_pool: Make) -> None:
     with make_process_pool(5) as ex:
         pids = {ex.submit(tasks.pid).result() for _ in range(20)}
@@ -233,6 +237,7 @@ def test_workers_are_made_on_demand(make_process_pool: Make) -> None:
         assert set(ex._processes) == pids  # type: ignore[attr-defined]
 
 
+@beside
 def test_max_workers_run_at_once(make: Make, gate: Gate) -> None:
     with make(3) as ex:
         futures = [ex.submit(tasks.enter, gate, number) for number in range(3)]

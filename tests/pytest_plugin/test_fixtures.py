@@ -145,6 +145,19 @@ def test_where_forkpool_cannot_work_the_tests_are_skipped_with_a_reason(run_suit
     result.stdout.fnmatch_lines("SKIPPED*forkpool needs fork, which Windows does not have*")
 
 
+def test_inline_works_where_forkpool_cannot(run_suite: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORKPOOL_INLINE", "1")
+    result = run_suite(
+        conftest="import os; del os.pidfd_open",
+        test_runs="""
+            import os
+            def test_one(fork_pool): assert fork_pool.submit(os.getpid).result() == os.getpid()
+            def test_two(fork_pool_factory): assert fork_pool_factory().submit(os.getpid).result() == os.getpid()
+        """,
+    )
+    result.assert_outcomes(passed=2)
+
+
 def test_without_the_means_of_linux_the_tests_are_skipped_too(run_suite: Run) -> None:
     result = run_suite(
         conftest="import os; del os.pidfd_open",

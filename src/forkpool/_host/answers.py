@@ -9,6 +9,7 @@ Tests: tests/unit/test_payload_exceptions.py
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 from forkpool._shared.payload import Buffer, load_value
@@ -19,18 +20,18 @@ def decode_value(data: Buffer) -> Any:
     return load_value(data)
 
 
-def decode_exception(data: Buffer) -> BaseException:
+def decode_exception(data: Buffer, load: Callable[[Buffer], Any] = load_value) -> BaseException:
     """Return the exception of an answer, its remote traceback as `__cause__`.
 
     It is the pickled exception if that can be loaded, else one of the same class made without `__init__`, else a `RemoteError`.
-    A KeyboardInterrupt in this thread passes through: nothing is lost, the answer can be decoded again.
+    `load` unpickles its parts. A KeyboardInterrupt in this thread passes through: the answer can be decoded again.
     """
     from forkpool import errors
 
     answer = pickle.loads(data)  # plain data, written by `remote_exceptions.describe`
-    exc = _loaded(answer["pickled"])
+    exc = _loaded(answer["pickled"], load)
     if exc is None:
-        exc = _rebuilt(answer["parts"])
+        exc = _rebuilt(answer["parts"], load)
     if exc is not None:
         exc.__cause__ = errors.RemoteTraceback(answer["traceback"])
         return exc
@@ -41,14 +42,14 @@ def decode_exception(data: Buffer) -> BaseException:
     )
 
 
-def _loaded(data: bytes | None) -> BaseException | None:
-    value = _attempt(data)
+def _loaded(data: bytes | None, load: Callable[[Buffer], Any]) -> BaseException | None:
+    value = _attempt(data, load)
     return value if isinstance(value, BaseException) else None
 
 
-def _rebuilt(data: bytes | None) -> BaseException | None:
+def _rebuilt(data: bytes | None, load: Callable[[Buffer], Any]) -> BaseException | None:
     try:
-        cls, args, state = _attempt(data)
+        cls, args, state = _attempt(data, load)
         exc = cls.__new__(cls, *args)
         exc.args = args
         exc.__dict__.update(state)
@@ -59,11 +60,11 @@ def _rebuilt(data: bytes | None) -> BaseException | None:
     return exc if isinstance(exc, BaseException) else None
 
 
-def _attempt(data: bytes | None) -> Any:
+def _attempt(data: bytes | None, load: Callable[[Buffer], Any]) -> Any:
     if data is None:
         return None
     try:
-        return load_value(data)
+        return load(data)
     except KeyboardInterrupt:
         raise
     except BaseException:  # SystemExit in a __setstate__ must not end the caller

@@ -14,8 +14,6 @@ import _thread
 import contextlib
 import os
 import sys
-import threading
-import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
@@ -23,10 +21,10 @@ from typing import Any, TypeVar
 
 from .._core.states import Task
 from .._shared.calls import name_of
-from .._shared.payload import CallEncoder, PayloadError
 from ..config import PoolConfig, TaskOptions
 from ..events import Placement, PoolStatistics
 from ..future import ForkFuture
+from .any_pool import AnyPool, check_accepts, keep_until_exit, warn
 from .intake import Intake, Request
 from .inventory import PoolSnapshot
 from .pinning import placement_before_start
@@ -38,13 +36,11 @@ T = TypeVar("T")
 _LOOK_S = 5.0  # arbitrary: a supervisor that does not answer is starved, or user code holds the interpreter
 
 
-class Pool:
-    """One per executor. It makes nothing until the first submit."""
+class Pool(AnyPool):
+    """Runs calls on worker processes."""
 
     def __init__(self, config: PoolConfig) -> None:
-        self.config = config
-        self.pid = os.getpid()
-        self.encoder = CallEncoder(config.serializer, _warn_of_payload, preloads_main="__main__" in config.preload)
+        super().__init__(config)
         self.intake = Intake(preloads=bool(config.preload))
         self._claim: dict[str, Supervisor] = {}  # "supervisor": the one that serves, once there is one
 
@@ -69,15 +65,6 @@ class Pool:
             self._check_open()
             raise RuntimeError("cannot schedule new futures after shutdown")
         return future
-
-    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None) -> bytes:
-        """Pickle a call, in the caller's thread: what runs is what the host holds now."""
-        try:
-            return self.encoder.encode(fn, args, kwargs, name)
-        except PayloadError as error:
-            from ..errors import SerializationError
-
-            raise SerializationError(str(error), part=error.part) from error.__cause__
 
     def ask_kill(self, task: Task | None) -> None:
         """None: it has ended meanwhile."""
@@ -195,20 +182,14 @@ class Pool:
                     "this process after the fork: in gunicorn's post_fork hook, in celery's worker_process_init signal."
                 )
             self.pid = os.getpid()  # nothing was started before the fork: both processes have a pool of their own
-        intake = self.intake
-        if intake.broken is not None:
-            raise intake.broken()
-        if intake.closing:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        if _exiting:
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        check_accepts(self.intake.closing, self.intake.broken)
 
     def _wait_for_preload(self) -> None:
         """Raises what preloading raised, and warns of what it left."""
         if not self.is_supervisor_thread():  # there, a finalizer submits: it would wait for itself
             self.intake.gate.wait()
         with contextlib.suppress(IndexError):  # another thread was quicker
-            _warn(self.intake.gate.notices.popleft(), RuntimeWarning)
+            warn(self.intake.gate.notices.popleft(), RuntimeWarning)
         self._check_open()
 
     def _start(self) -> None:
@@ -216,7 +197,7 @@ class Pool:
         initializer = self.config.initializer
         init = None if initializer is None else self._encode_initializer
         supervisor = Supervisor(self.config, self.intake, self.claim, init)
-        _live_pools.add(self)
+        keep_until_exit(self)
         settled = _thread.allocate_lock()
         settled.acquire()
         # One C call: an exception here finds the thread started, or not; `threading.Thread.start` has steps in between.
@@ -241,57 +222,3 @@ def _check_not_preloading() -> None:
             f"this is a fork server that preloads {preload.running!r}, whose code submits to a pool: that would start "
             'a fork server that preloads it again, without end. Put what starts the work under `if __name__ == "__main__":`.'
         )
-
-
-def _warn_of_payload(text: str) -> None:
-    from ..errors import PayloadWarning
-
-    _warn(text, PayloadWarning)
-
-
-def _warn(text: str, category: type[Warning]) -> None:
-    import warnings
-
-    warnings.warn(text, category, stacklevel=_frames_of_ours())
-
-
-def _frames_of_ours() -> int:
-    """The stack level of the user's line that called us."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("forkpool."):
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-_live_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-_exiting = False
-
-
-def _finish_all() -> None:
-    """At the interpreter's end, as in the standard library: the work is finished first."""
-    global _exiting
-    _exiting = True
-    pools = [pool for pool in list(_live_pools) if pool.pid == os.getpid()]
-    for pool in pools:
-        pool.close(cancel_queued=False)
-    for pool in pools:
-        try:
-            pool.wait_closed()
-        except BaseException:  # Ctrl-C: the user will not wait
-            for each in pools:
-                each.abort()
-                each.abort()
-            raise
-
-
-def _close_in_fork() -> None:
-    for pool in list(_live_pools):
-        pool.close_in_fork()
-
-
-try:
-    # The hook that concurrent.futures uses: before non-daemon threads are joined, unlike atexit.
-    threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
-except RuntimeError:  # the interpreter is shutting down already
-    _exiting = True
-os.register_at_fork(after_in_child=_close_in_fork)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import pickle
 import signal as signals
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._core.states import Verdict
+from .._shared.payload import Buffer, load_value
 from .answers import decode_exception
 
 if TYPE_CHECKING:
@@ -89,21 +91,21 @@ def task_error(facts: CrashFacts) -> TaskError:
     )
 
 
-def result_error(data: bytes | bytearray) -> SerializationError:
-    """The error for a result that the worker could not pickle."""
+def result_error(data: Buffer, load: Callable[[Buffer], Any] = load_value) -> SerializationError:
+    """The error for a result that the worker could not pickle. `load` unpickles the parts of its cause."""
     from ..errors import SerializationError
 
     message, part, cause = pickle.loads(data)
     error = SerializationError(message, part=part, may_have_run="yes")
-    error.__cause__ = decode_exception(cause)
+    error.__cause__ = decode_exception(cause, load)
     return error
 
 
-def initializer_error(data: bytes) -> InitializerError:
-    """The error of a pool whose initializer raised."""
+def initializer_error(data: Buffer, load: Callable[[Buffer], Any] = load_value) -> InitializerError:
+    """The error of a pool whose initializer raised. `load` unpickles the parts of its cause."""
     from ..errors import InitializerError
 
-    cause = decode_exception(data)
+    cause = decode_exception(data, load)
     error = InitializerError(
         f"the initializer raised {type(cause).__name__}: {cause}. The pool is broken, as in the standard library; "
         "the task did not run. Mend the initializer and make a new pool."

@@ -27,6 +27,7 @@ class CodeNames:
 
 _names: dict[int, tuple[weakref.ref[types.CodeType], CodeNames]] = {}
 _bytes: dict[int, tuple[weakref.ref[types.CodeType], bytes | None]] = {}
+_codes: weakref.WeakValueDictionary[bytes, types.CodeType] = weakref.WeakValueDictionary()
 
 
 def names_of(code: types.CodeType) -> CodeNames:
@@ -51,10 +52,16 @@ def marshalled(code: types.CodeType) -> bytes | None:
         return known[1]
     try:
         data = marshal.dumps(code)
+        _codes[data] = code
     except ValueError:
         data = None
     _bytes[key] = (weakref.ref(code, lambda _: _bytes.pop(key, None)), data)
     return data
+
+
+def known_code(data: bytes) -> types.CodeType | None:
+    """Return the code object that `marshalled` made these bytes of in this process, if it is still there."""
+    return _codes.get(data)
 
 
 def _walk(code: types.CodeType) -> CodeNames:

@@ -1,15 +1,18 @@
 """Where am I: the task that runs in this process, and the seat that it runs on.
 
-Runs in: a worker (`seat`, `running` are set there); anywhere else `current_task()` is None. Any thread may ask.
+Runs in: a worker (`SEAT` is set there), or a thread of the host that runs a call inline (`INLINE`); anywhere else
+`current_task()` is None. Any thread may ask.
 Must cost the hot path next to nothing: a worker stores what it has at hand anyway (the callable, an explicit name), in one
 step; the record is made when somebody asks.
 Hard part: threads. A plain global, no context variable: a worker runs one task at a time, and a thread that the task
-starts begins with an empty context, so it would be told None exactly where a task asks for its GPU.
-Tests: tests/process/test_current_task.py
+starts begins with an empty context, so it would be told None exactly where a task asks for its GPU. A call that runs inline
+has only its thread: other threads of the host may run calls at the same time, or have nothing to do with it.
+Tests: tests/process/test_current_task.py, tests/process/test_inline.py
 """
 
 from __future__ import annotations
 
+from _thread import _local
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,14 +53,24 @@ class _Seat:
         self.running: tuple[Callable[..., Any], str | None] | None = None  # the callable and its explicit name
 
 
+class _InlineSeat(_local):
+    """This thread, while it runs a call of an inline pool."""
+
+    # Callable, explicit name, slot, number of slots, and what says that the call still runs: an exception may hit us at any
+    # line, also where we would forget it.
+    task: tuple[Callable[..., Any], str | None, int, int, Callable[[], bool]] | None = None
+
+
 SEAT = _Seat()
+INLINE = _InlineSeat()
 
 
 def current_task() -> TaskInfo | None:
     """Tell a task who it is: slot, name, attempt, and the pool's number of slots.
 
     A task is what runs between the call of its function and the pickling of its result. Threads of the task and processes
-    that it forks are told the same; a thread that outlives its task is told of the task that runs then.
+    that it forks are told the same; a thread that outlives its task is told of the task that runs then. In a call that runs
+    inline only its own thread is told.
 
     Returns:
         The record; None outside a task: in the host, in the fork server (preloaded modules), in the initializer, while
@@ -67,6 +80,10 @@ def current_task() -> TaskInfo | None:
 
     .. versionadded:: 0.1
     """
+    inline = INLINE.task
+    if inline is not None and inline[4]():
+        fn, name, slot, max_workers, _ = inline
+        return TaskInfo(slot, name or name_of(fn), 1, max_workers)
     running = SEAT.running
     if running is None:
         return None

@@ -20,11 +20,15 @@ import pickle
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from forkpool._shared import explain
 from forkpool._shared.explain import PayloadError
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
+
+if TYPE_CHECKING:
+    from forkpool._shared.rebuild import Applier
+    from forkpool._shared.session import ResultSession
 
 __all__ = ["CallDecoder", "CallEncoder", "PayloadError", "ResultEncoder", "is_single_use"]
 
@@ -150,11 +154,16 @@ class CallDecoder:
             if not flags & RICH:
                 module, name, args, kwargs = pickle.loads(view)
                 return _look_up(module, name), args, kwargs
-            fn, args, kwargs = _load(flags, view, worker=True)
+            fn, args, kwargs = load_body(flags, view, self._open_table)
         except ModuleNotFoundError as exc:
             explain.add_path_note(exc, self._last_path)
             raise
         return fn, args, kwargs
+
+    def _open_table(self, table: memoryview) -> Applier:
+        from forkpool._shared.rebuild import Applier
+
+        return Applier(pickle.loads(table), worker=True)
 
     def _extend_path(self, path: list[str]) -> None:
         if path == self._last_path:
@@ -177,20 +186,23 @@ class ResultEncoder:
         if is_plain(value):
             data = _PLAIN_TAG + pickle.dumps(value, 5)
             return data, len(data) <= PLAIN_RESULT_LIMIT
-        return encode_rich_result(value), False
+        return self.encode_rich(value), False
 
     def encode_exception(self, exc: BaseException) -> bytes:
         """Return everything that can be said about an exception. Never raises."""
         from forkpool._shared.remote_exceptions import describe
 
-        return describe(exc, encode_rich_result)
+        return describe(exc, self.encode_rich)
+
+    def encode_rich(self, value: Any) -> bytes:
+        """Return the payload of a result of any type. Raises PayloadError."""
+        from forkpool._shared.session import ResultSession
+
+        return encode_rich_result(value, ResultSession())
 
 
-def encode_rich_result(value: Any) -> bytes:
-    """Return the payload of a result of any type."""
-    from forkpool._shared.session import ResultSession
-
-    session = ResultSession()
+def encode_rich_result(value: Any, session: ResultSession) -> bytes:
+    """Return the payload of a result, of which the session collects what it refers to."""
     try:
         body = session.encode(value)
     except Exception as exc:
@@ -210,17 +222,29 @@ def _look_up(module_name: str, qualname: str) -> Any:
 
 def load_value(data: Buffer) -> Any:
     """Unpickle the payload of a result, in the host."""
+    return load_with(data, _host_table)
+
+
+def load_with(data: Buffer, open_table: Callable[[memoryview], Applier]) -> Any:
+    """The same, where `open_table` knows what the payload refers to."""
     view = memoryview(data)
-    return _load(view[0], view[1:], worker=False)
+    return load_body(view[0], view[1:], open_table)
 
 
-def _load(flags: int, view: memoryview, *, worker: bool) -> Any:
+def _host_table(table: memoryview) -> Applier:
+    from forkpool._shared.rebuild import Applier
+
+    return Applier(pickle.loads(table), worker=False)
+
+
+def load_body(flags: int, view: memoryview, open_table: Callable[[memoryview], Applier]) -> Any:
+    """Unpickle what follows the head of a payload."""
     if not flags & RICH:
         return pickle.loads(view)
-    from forkpool._shared.rebuild import Applier, global_ref
+    from forkpool._shared.rebuild import global_ref
 
     table, body = _split(view)
-    with Applier(pickle.loads(table), worker=worker) as applier:
+    with open_table(table) as applier:
         applier.apply_all()
         value = pickle.loads(body)
         return (global_ref(*value[:2]), *value[2:]) if flags & NAMED else value

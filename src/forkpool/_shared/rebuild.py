@@ -24,6 +24,7 @@ import types
 from typing import Any
 
 from forkpool._shared import tracking
+from forkpool._shared.code_names import known_code
 from forkpool._shared.tracking import Key
 
 _active = threading.local()
@@ -63,6 +64,14 @@ class Applier:
             self._apply_class(entry)
         else:
             self._apply_global(entry)
+
+    def look_up(self, key: Key) -> Any:
+        """Return the object that a key of a global means, applied or not."""
+        self.ensure(key)
+        if key in self.made:
+            return self.made[key]
+        known = tracking.received.get(key)
+        return known[1] if known is not None else self.namespace(key[1])[key[2]]
 
     def namespace(self, key: str) -> dict[str, Any]:
         return tracking.namespace_of(key, fresh=self._worker)
@@ -179,13 +188,7 @@ def class_ref(uid: str) -> Any:
 
 def global_ref(space: str, name: str) -> Any:
     """Return the object that the host holds under this global name."""
-    applier = _applier()
-    key = ("g", space, name)
-    applier.ensure(key)
-    if key in applier.made:
-        return applier.made[key]
-    known = tracking.received.get(key)
-    return known[1] if known is not None else applier.namespace(space)[name]
+    return _applier().look_up(("g", space, name))
 
 
 def preloaded_global(space: str, name: str, kind: str) -> Any:
@@ -215,8 +218,11 @@ def import_module(name: str) -> Any:
 
 
 def load_code(data: bytes) -> Any:
-    """Return the code object from its marshalled form (both sides run the same interpreter)."""
-    return marshal.loads(data)
+    """Return the code object from its marshalled form (both sides run the same interpreter).
+
+    The process that marshalled it gets the very object back that it had: breakpoints and profiles hang on that.
+    """
+    return known_code(data) or marshal.loads(data)
 
 
 def make_cell() -> types.CellType:

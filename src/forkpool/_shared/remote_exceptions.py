@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any
 
 # Frames of these modules come before the user's own in a remote traceback and tell him nothing.
-_OUR_PACKAGES = ("forkpool._child", "forkpool._shared")
+_OUR_PACKAGES = ("forkpool._child", "forkpool._shared", "forkpool._host.inline")
 
 
 def describe(exc: BaseException, encode: Callable[[Any], bytes]) -> bytes:
-    """Return the payload of an exception: a pickled dict of plain data."""
+    """Return the payload of an exception: a pickled dict of plain data. What `encode` raises is an answer too."""
     return pickle.dumps(
         {
             "type_name": _safely(lambda: f"{type(exc).__module__}.{type(exc).__qualname__}", "<unknown type>"),

@@ -1,0 +1,176 @@
+"""What every kind of pool does with a call before it runs, and the surface that executor and futures know.
+
+Runs in: host; any thread. Imports what exists on every platform: a pool that runs calls inline works where there is no fork.
+Tests: tests/process/test_interruptions.py, tests/process/test_inline.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .._shared.payload import CallEncoder, PayloadError
+
+if TYPE_CHECKING:
+    from .._core.states import Task
+    from ..config import PoolConfig, TaskOptions
+    from ..events import Placement, PoolStatistics
+    from ..future import ForkFuture
+    from .intake import Request
+    from .inventory import PoolSnapshot
+
+
+class AnyPool(ABC):
+    """One per executor. It makes nothing until the first submit."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        self.config = config
+        self.pid = os.getpid()
+        self.encoder = CallEncoder(config.serializer, _warn_of_payload, preloads_main="__main__" in config.preload)
+
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None) -> bytes:
+        """Pickle a call, in the caller's thread: what runs is what the host holds now."""
+        try:
+            return self.encoder.encode(fn, args, kwargs, name)
+        except PayloadError as error:
+            from ..errors import SerializationError
+
+            raise SerializationError(str(error), part=error.part) from error.__cause__
+
+    @abstractmethod
+    def submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> ForkFuture[Any]:
+        """Accept a call. Raises what `ForkPoolExecutor.submit` promises."""
+
+    @abstractmethod
+    def ask_kill(self, task: Task | None) -> None:
+        """None: it has ended meanwhile."""
+
+    @abstractmethod
+    def forget(self, task: Task) -> None:
+        """Its user has cancelled it."""
+
+    @abstractmethod
+    def close(self, *, cancel_queued: bool) -> None:
+        """Accept no more; finish what was accepted, or only what runs. Does not wait."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Cancel what is queued, give what runs the grace period, then kill. A second call kills at once."""
+
+    @abstractmethod
+    def kill_all(self, request: Request) -> None:
+        """Stop everything now: `Request.KILL_ALL` or `Request.TERMINATE_ALL`."""
+
+    @abstractmethod
+    def wait_closed(self) -> None:
+        """Wait until a pool that was told to close has given everything back. Returns at once on the supervisor's thread."""
+
+    @abstractmethod
+    def is_supervisor_thread(self) -> bool:
+        """True on the thread that finishes futures: waiting for one there would never end."""
+
+    @abstractmethod
+    def worker_pids(self) -> dict[int, int]:
+        """Slot by pid of the workers that live now."""
+
+    @abstractmethod
+    def look(self) -> PoolSnapshot:
+        """What the pool holds now. See `diagnostics.snapshot`."""
+
+    @abstractmethod
+    def statistics(self) -> PoolStatistics:
+        """What became of all calls. See `ForkPoolExecutor.statistics`."""
+
+    @abstractmethod
+    def recycle(self) -> None:
+        """Replace all workers. See `ForkPoolExecutor.recycle_workers`."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Replace fork server and workers by such as the host is now. See `ForkPoolExecutor.restart_workers`."""
+
+    @abstractmethod
+    def placement(self) -> Placement:
+        """Where the workers run."""
+
+    @abstractmethod
+    def close_in_fork(self) -> None:
+        """In a fork of the host: let go of the descriptors, so that nothing here keeps the host's processes alive."""
+
+
+def check_accepts(closing: bool, broken: Callable[[], BaseException] | None) -> None:
+    """Raise what a submit raises to a pool in this state, if it can take no call."""
+    if broken is not None:
+        raise broken()
+    if closing:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+    if _exiting:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+
+def keep_until_exit(pool: AnyPool) -> None:
+    """It is in use: its work is finished before the interpreter ends."""
+    _live_pools.add(pool)
+
+
+def warn(text: str, category: type[Warning]) -> None:
+    """Warn about the user's line that called us."""
+    import warnings
+
+    warnings.warn(text, category, stacklevel=_frames_of_ours())
+
+
+def _warn_of_payload(text: str) -> None:
+    from ..errors import PayloadWarning
+
+    warn(text, PayloadWarning)
+
+
+def _frames_of_ours() -> int:
+    """The stack level of the user's line that called us."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("forkpool."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+_live_pools: weakref.WeakSet[AnyPool] = weakref.WeakSet()
+_exiting = False
+
+
+def _finish_all() -> None:
+    """At the interpreter's end, as in the standard library: the work is finished first."""
+    global _exiting
+    _exiting = True
+    pools = [pool for pool in list(_live_pools) if pool.pid == os.getpid()]
+    for pool in pools:
+        pool.close(cancel_queued=False)
+    for pool in pools:
+        try:
+            pool.wait_closed()
+        except BaseException:  # Ctrl-C: the user will not wait
+            for each in pools:
+                each.abort()
+                each.abort()
+            raise
+
+
+def _close_in_fork() -> None:
+    for pool in list(_live_pools):
+        pool.close_in_fork()
+
+
+try:
+    # The hook that concurrent.futures uses: before non-daemon threads are joined, unlike atexit.
+    threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+except RuntimeError:  # the interpreter is shutting down already
+    _exiting = True
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_fork)

@@ -1,0 +1,171 @@
+"""Be the worker of one call that runs inline: decode it, run it, encode its answer.
+
+Runs in: host, the thread that submits. Must not change anything that the user did not ask for: what is set for the call
+(`current_task()`, environment variables) is taken back after it.
+Hard part: the environment belongs to all threads. One call at a time has it (and those inside of it, in the same thread): the
+others see the slot of that one, and nothing is left behind, in whatever order they end.
+Tests: tests/process/test_inline.py
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._shared.current_task import INLINE, SLOT_VARIABLE
+from .._shared.payload import Buffer, CallDecoder, PayloadError, ResultEncoder, encode_rich_result, load_with
+from ..future import ForkFuture
+from .answers import decode_exception
+from .verdicts import initializer_error, result_error
+
+if TYPE_CHECKING:
+    from .._shared.rebuild import Applier
+
+
+class Running:
+    """One call while it runs. Its thread holds `lock` from before the first line that counts it to after the last."""
+
+    __slots__ = ("future", "lock", "name", "since", "slot", "thread")
+
+    def __init__(self, future: ForkFuture[Any], name: str, since: float) -> None:
+        self.future = future
+        self.name = name
+        self.since = since  # monotonic seconds
+        self.lock = _thread.allocate_lock()
+        self.thread = _thread.get_ident()
+        self.slot = 0
+
+
+class Answer(NamedTuple):
+    """What a worker would send."""
+
+    data: bytes
+    decode: Callable[[Buffer], Any]
+    is_error: bool
+    is_plain: bool = False
+
+
+class LocalDecoder(CallDecoder):
+    """Gives a call copies of its arguments, and the process's own functions and classes."""
+
+    def _open_table(self, table: memoryview) -> Applier:
+        from .inline_payload import LocalApplier
+
+        return LocalApplier({})
+
+
+class LocalEncoder(ResultEncoder):
+    """Pickles the answer of one call. `load` is how it is unpickled later."""
+
+    def __init__(self) -> None:
+        kept: dict[str, Any] = {}
+        self._kept = kept
+        self._interrupted = False
+        self.load = partial(load_with, open_table=partial(_open_kept, kept))
+
+    def encode_rich(self, value: Any) -> bytes:
+        from .inline_payload import LocalResultSession
+
+        try:
+            return encode_rich_result(value, LocalResultSession(self._kept))
+        except KeyboardInterrupt:
+            self._interrupted = True
+            raise
+
+    def encode_exception(self, exc: BaseException) -> bytes:
+        """As in a worker; but Ctrl-C while it is pickled is the user's."""
+        data = super().encode_exception(exc)
+        if self._interrupted:
+            raise KeyboardInterrupt
+        return data
+
+
+def work(call: Running, payload: bytes, slots: int) -> Answer:
+    """Run a call. Raises KeyboardInterrupt only: that is the user's, or cannot be told from it."""
+    decoder, encoder, outer = LocalDecoder(), LocalEncoder(), INLINE.task
+    try:
+        fn, args, kwargs = decoder.decode(payload)
+        INLINE.task = fn, decoder.name, call.slot, slots, call.lock.locked
+        return _encode(fn(*args, **kwargs), encoder)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return Answer(encoder.encode_exception(error), partial(decode_exception, load=encoder.load), is_error=True)
+    finally:
+        INLINE.task = outer
+
+
+def _encode(value: object, encoder: LocalEncoder) -> Answer:
+    try:
+        data, is_plain = encoder.encode_value(value)
+    except PayloadError as error:
+        cause = encoder.encode_exception(error.__cause__ or error)
+        data = pickle.dumps((str(error), error.part, cause))
+        return Answer(data, partial(result_error, load=encoder.load), is_error=True)
+    return Answer(data, encoder.load, is_error=False, is_plain=is_plain)
+
+
+def initialize(payload: bytes) -> Callable[[], BaseException] | None:
+    """Run the initializer's call; None, or what makes the error of a pool that is broken. Raises as `work`."""
+    encoder = LocalEncoder()
+    try:
+        fn, args, kwargs = LocalDecoder().decode(payload)
+        fn(*args, **kwargs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return partial(initializer_error, encoder.encode_exception(error), encoder.load)
+    return None
+
+
+class EnvironmentOf:
+    """Set the variables of a worker while a call runs, and then what was there before."""
+
+    __slots__ = ("_before", "_call", "_new", "_outermost")
+
+    def __init__(self, call: Running, env: Mapping[str, str] | None) -> None:
+        self._call = call
+        self._new = {**(env or {}), SLOT_VARIABLE: str(call.slot)}
+        self._before: dict[str, str | None] = {}
+
+    def __enter__(self) -> None:
+        call = self._call
+        holder = _holders.setdefault("environment", call)
+        if not holder.lock.locked():  # an exception ended it before it could let go
+            holder = _holders["environment"] = call
+        self._outermost = holder is call
+        if holder.thread == call.thread:
+            for name in self._new:
+                self._before[name] = os.environ.get(name)
+                _originals.setdefault(name, self._before[name])
+            os.environ.update(self._new)
+
+    def __exit__(self, *exc_info: object) -> None:
+        if not self._outermost:
+            _restore(self._before)
+            return
+        _restore(_originals)  # with what calls inside could not take back because they were interrupted
+        _originals.clear()
+        _holders.pop("environment", None)
+
+
+def _restore(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _open_kept(kept: dict[str, Any], table: memoryview) -> Applier:
+    from .inline_payload import LocalApplier
+
+    return LocalApplier(kept)
+
+
+_holders: dict[str, Running] = {}  # "environment": the call that has it
+_originals: dict[str, str | None] = {}  # what was set before the outermost of these calls
