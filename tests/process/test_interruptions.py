@@ -138,6 +138,7 @@ def interrupt(
     """The call's value and where it was interrupted ("" if it has fewer lines)."""
     tracer = LineCounter(line, kind, latest)
     value = None
+    gc.disable()  # what is raised in a weakref callback that runs meanwhile goes nowhere
     sys.settrace(tracer)
     try:
         value = call()
@@ -145,6 +146,7 @@ def interrupt(
         pass
     finally:
         sys.settrace(None)
+        gc.enable()
     return value, tracer.where
 
 

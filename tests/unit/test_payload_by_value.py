@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -236,6 +237,7 @@ def interrupt_at(line: int, run: Any) -> bool:
             raise Interrupted
         return trace
 
+    gc.disable()  # what is raised in a weakref callback that runs meanwhile goes nowhere
     sys.settrace(trace)
     try:
         run()
@@ -243,6 +245,7 @@ def interrupt_at(line: int, run: Any) -> bool:
         return True
     finally:
         sys.settrace(None)
+        gc.enable()
     return False
 
 
