@@ -59,7 +59,7 @@ def both_interpreters(*options: str) -> list[list[object]]:
         "-b",
         "-bb -Werror::UserWarning",
         "-X dev -Wignore::ImportWarning",
-        "-X int_max_str_digits=5000 -X pycache_prefix=/nowhere -X of_our_own",
+        "-X int_max_str_digits=5000 -X pycache_prefix=/dev/null -X of_our_own",
         "-X utf8=1 -X frozen_modules=off -X tracemalloc=3",
     ],
 )
