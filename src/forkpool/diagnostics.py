@@ -19,10 +19,11 @@ from ._host.inventory import (
     is_alive,
     wait_for_end,
 )
+from ._host.ledger import Ledger
 from ._host.shared_names import exists
 from .executor import ForkPoolExecutor, OptionsView
 
-__all__ = ["DescriptorSnapshot", "PoolSnapshot", "ProcessSnapshot", "TaskSnapshot", "leftovers", "snapshot"]
+__all__ = ["DescriptorSnapshot", "Ledger", "PoolSnapshot", "ProcessSnapshot", "TaskSnapshot", "leftovers", "snapshot"]
 
 
 def snapshot(executor: ForkPoolExecutor | OptionsView) -> PoolSnapshot:

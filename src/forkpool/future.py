@@ -28,6 +28,11 @@ from concurrent.futures._base import (
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+CALLBACK_PATIENCE_S = 0.5  # arbitrary: far longer than a callback that only counts takes to be run on a busy machine
+
+_RAN = threading.Event()
+_RAN.set()
+_threads_in_callbacks: set[int] = set()  # identities of those that run callbacks now: they must not wait for others
 
 
 class EncodedAnswer:
@@ -102,7 +107,11 @@ class ForkFuture(Future[T]):
         """
         if not self.done():
             self._check_may_wait()
-        value = super().result(timeout)
+        try:
+            value = super().result(timeout)
+        finally:
+            if self._done_callbacks:
+                self._let_callbacks_run(timeout)
         if value is None:  # or not unpickled when we looked; by now another thread may have done it
             self._decode()
             return super().result(0)
@@ -113,6 +122,8 @@ class ForkFuture(Future[T]):
         if not self.done():
             self._check_may_wait()
         error = super().exception(timeout)
+        if self._done_callbacks:
+            self._let_callbacks_run(timeout)
         if error is None:  # as in `result`
             self._decode()
             return super().exception(0)
@@ -204,11 +215,35 @@ class ForkFuture(Future[T]):
         return bool(self._done_callbacks)
 
     def _run_callbacks(self) -> None:
-        for callback in self._done_callbacks:
-            try:
-                callback(self)
-            except BaseException:  # SystemExit and KeyboardInterrupt too: this thread serves all futures
-                LOGGER.exception("exception calling callback for %r", self)
+        me = threading.get_ident()
+        _threads_in_callbacks.add(me)
+        try:
+            for callback in self._done_callbacks:
+                try:
+                    callback(self)
+                except BaseException:  # SystemExit and KeyboardInterrupt too: this thread serves all futures
+                    LOGGER.exception("exception calling callback for %r", self)
+        finally:
+            _threads_in_callbacks.discard(me)
+            self.__dict__.setdefault("_callbacks_ran", _RAN).set()
+
+    def _let_callbacks_run(self, timeout: float | None) -> None:
+        """Wait until the callbacks have run: programs count on it (tqdm counts tasks in one), though nobody promises it.
+
+        In the standard library the thread that finishes a future goes on to its callbacks, before who waits is awake. Here they
+        run on a thread of their own, which may be stuck in one: that costs those who wait a moment, once.
+        """
+        if self._pool is None:  # a future that was made by hand
+            return
+        stuck = self._pool.stuck_callbacks
+        if self._state != FINISHED or (stuck is not None and not stuck.is_set()):
+            return
+        ran: threading.Event = self.__dict__.setdefault("_callbacks_ran", threading.Event())
+        if ran.is_set() or threading.get_ident() in _threads_in_callbacks or self._pool.is_supervisor_thread():
+            return
+        patience = CALLBACK_PATIENCE_S if timeout is None else min(timeout, CALLBACK_PATIENCE_S)
+        if not ran.wait(patience) and patience == CALLBACK_PATIENCE_S:
+            self._pool.stuck_callbacks = ran
 
     # --- private ---------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import forkpool.future as future_module
 from forkpool import ForkPoolExecutor, TaskTimeoutError, WorkerCrashedError
 from tests.support import tasks
 from tests.support.gate import Gate
@@ -100,6 +101,53 @@ def test_callbacks_run_although_nobody_asks_for_results(gate: Gate) -> None:
             ex.submit(tasks.add, number, 0).add_done_callback(note)
         all_seen.wait()
     assert sorted(seen) == list(range(100))
+
+
+def test_who_has_a_result_finds_its_callbacks_run() -> None:
+    """Nobody promises it, but the standard library's pool behaves so, and programs count in callbacks (tqdm does)."""
+    with ForkPoolExecutor(2) as ex:
+        for round_number in range(50):
+            seen: list[Any] = []
+            futures = [ex.submit(tasks.add, n, 1) for n in range(3)]
+            failing = ex.submit(tasks.add, 1, "x")
+            for future in (*futures, failing):
+                future.add_done_callback(seen.append)
+            assert [future.result() for future in futures] == [1, 2, 3]
+            assert set(futures) <= set(seen), round_number
+            assert failing.exception() is not None
+            assert set(seen) == {*futures, failing}
+
+
+def test_callbacks_that_are_stuck_delay_who_waits_once(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked, go_on = threading.Event(), threading.Event()
+    waits: list[float] = []
+    wait_for_event = threading.Event.wait
+
+    def note_patience(event: threading.Event, timeout: float | None = None) -> bool:
+        if timeout == future_module.CALLBACK_PATIENCE_S:
+            waits.append(timeout)
+        return wait_for_event(event, timeout)
+
+    def block(_: Future[Any]) -> None:
+        blocked.set()
+        go_on.wait()
+
+    monkeypatch.setattr(future_module, "CALLBACK_PATIENCE_S", 0.0625)
+    monkeypatch.setattr(threading.Event, "wait", note_patience)
+    with ForkPoolExecutor(1) as ex:
+        first = ex.submit(tasks.enter, gate, "first")
+        first.add_done_callback(block)
+        gate.wait_inside()
+        gate.release()
+        assert first.result() == "first"
+        for n in range(5):
+            later = ex.submit(tasks.enter, gate, n)
+            later.add_done_callback(lambda future: future.result())
+            gate.wait_inside()
+            gate.release()
+            assert later.result() == n
+        assert len(waits) == 1
+        go_on.set()
 
 
 def test_shutdown_waits_for_callbacks_that_were_due() -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import weakref
 from multiprocessing.shared_memory import SharedMemory
 
 import pytest
@@ -176,5 +177,60 @@ def test_in_a_fork_of_the_host_it_refuses() -> None:
 
 def test_the_public_names_are_documented_ones() -> None:
     assert set(diagnostics.__all__) == {
-        "DescriptorSnapshot", "PoolSnapshot", "ProcessSnapshot", "TaskSnapshot", "leftovers", "snapshot"
+        "DescriptorSnapshot", "Ledger", "PoolSnapshot", "ProcessSnapshot", "TaskSnapshot", "leftovers", "snapshot"
     }  # fmt: skip
+
+
+def test_a_ledger_remembers_pools_that_are_gone() -> None:
+    ledger = diagnostics.Ledger()
+    try:
+        ForkPoolExecutor(1)  # never used
+        for n in range(3):
+            with ForkPoolExecutor(1) as ex:
+                for _ in range(n):
+                    ex.submit(abs, -1).result()
+        del ex
+        with ForkPoolExecutor(1) as ex:
+            ex.submit(divmod, 1, 0).exception()
+            assert ledger.made == 5
+            assert [(one.done, one.failed) for one in ledger.statistics()] == [(1, 0), (2, 0), (0, 1)]
+        assert len(ledger.statistics()) == 3
+        assert ledger._live == {}
+    finally:
+        ledger.close()
+    ForkPoolExecutor(1)
+    assert ledger.made == 5
+
+
+def test_a_ledger_keeps_no_executor_alive() -> None:
+    ledger = diagnostics.Ledger()
+    try:
+        ex = ForkPoolExecutor(1)
+        future = ex.submit(abs, -1)
+        gone = weakref.ref(ex)
+        del ex
+        assert gone() is None
+        assert future.result() == 1
+        while ledger.statistics()[0].done != 1 or ledger._live:  # closed by the finalizer; the alarm bounds it
+            os.sched_yield()
+    finally:
+        ledger.close()
+
+
+def test_a_ledger_is_told_of_pools_in_forks() -> None:
+    reader, writer = os.pipe()
+    ledger = diagnostics.Ledger(lambda: os.write(writer, b"made"))
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ForkPoolExecutor(1)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        assert os.read(reader, 10) == b"made"
+        assert ledger.made == 0
+    finally:
+        ledger.close()
+        os.close(reader)
+        os.close(writer)

@@ -13,7 +13,7 @@ import pytest
 
 from forkpool._child import filters
 from forkpool._child.filters import HostFilters
-from forkpool._child.on_import import ImportWatch
+from forkpool._shared.on_import import ImportWatch
 
 LATE = "a_module_with_a_category"
 

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from forkpool._child.on_import import ImportWatch
+from forkpool._shared.on_import import ImportWatch
 
 
 @pytest.fixture

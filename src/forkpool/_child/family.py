@@ -15,7 +15,7 @@ import os
 import sys
 from typing import Any
 
-from .on_import import watch
+from .._shared.on_import import watch
 
 SERVER_NAME = "ForkPoolServer"
 WORKER_NAME = "ForkPoolWorker-{slot}"

@@ -15,7 +15,7 @@ import sys
 import warnings
 from typing import Any
 
-from .on_import import watch
+from .._shared.on_import import watch
 
 Described = tuple[Any, ...]  # action, message, (module, qualified name) of the category, module, line
 Filter = tuple[Any, ...]  # as in warnings.filters

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._shared.current_task import SEAT, SLOT_VARIABLE
+from .._shared.on_import import watch
 from .family import Family, adopt_levels
 from .filters import HostFilters
-from .on_import import watch
 from .preload import leave_exits_to_the_server
 from .signal_guard import SignalGuard, reset_signals
 

@@ -27,6 +27,7 @@ from ..future import ForkFuture
 from .any_pool import AnyPool, check_accepts, keep_until_exit, warn
 from .intake import Intake, Request
 from .inventory import PoolSnapshot
+from .ledger import observers
 from .pinning import placement_before_start
 from .servers import MakeError, Restart
 from .snapshot import take_snapshot
@@ -43,6 +44,9 @@ class Pool(AnyPool):
         super().__init__(config)
         self.intake = Intake(preloads=bool(config.preload))
         self._claim: dict[str, Supervisor] = {}  # "supervisor": the one that serves, once there is one
+        self.stuck_callbacks: threading.Event | None = None  # what the last caller waited for in vain; see ForkFuture
+        for ledger in observers:
+            ledger.on_made()
 
     # --- the user's side -------------------------------------------------------------------------------
 
@@ -205,6 +209,8 @@ class Pool(AnyPool):
         settled.acquire()  # released when some supervisor serves this pool, or this one cannot
         if supervisor.error is not None:
             raise supervisor.error
+        for ledger in observers:
+            ledger.on_started(self)
 
     def _encode_initializer(self) -> bytes:
         assert self.config.initializer is not None

@@ -1,6 +1,6 @@
 """Act on a module when it is first imported, so that what nobody uses is never imported.
 
-Runs in: fork server and workers (forked with the list as it stands), any thread that imports.
+Runs in: fork server, workers (forked with the list as it stands), host under `forkpool run`; any thread that imports.
 Hard part: to be the last to touch the module without leaving a trace in it. The finder asks the other finders,
 and lets `exec_module` of that one loader object tell us; the loader's class and the module's spec stay as they are.
 Tests: tests/unit/test_on_import.py

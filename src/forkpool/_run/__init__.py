@@ -1,0 +1,1 @@
+"""`forkpool run`: an unmodified program with the pool swapped in."""
