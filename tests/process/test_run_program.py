@@ -129,12 +129,14 @@ def test_exit_handlers_run_in_the_order_of_the_program(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("""
 import atexit
 atexit.register(print, "first in, last out")
-import multiprocessing.process, time
+import multiprocessing.process, os
+reader, writer = os.pipe()
 def slow():
-    time.sleep(0.3)
+    os.read(reader, 1)
     print("process", flush=True)
 if __name__ == "__main__":
     import multiprocessing.util, logging
+    atexit.register(os.write, writer, b"x")  # multiprocessing's own handler, which joins, was registered before: it runs after
     atexit.register(print, "second", flush=True)
     multiprocessing.Process(target=slow).start()
     import concurrent.futures.process
