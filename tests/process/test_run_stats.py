@@ -9,10 +9,10 @@ from tests.process.test_run_swap import body
 from tests.support.programs import run_program
 
 
-def told(folder: Path, source: str, *options: str, status: int = 0) -> str:
+def told(folder: Path, source: str, *options: str, status: int = 0, env: dict[str, str] | None = None) -> str:
     """What `--stats` says."""
     (folder / "program.py").write_text(source)
-    done = run_program(folder, "program.py", options=["--stats", *options])
+    done = run_program(folder, "program.py", options=["--stats", *options], env=env)
     assert done.status == status, done.errors
     return "forkpool: " + done.errors.partition("forkpool: ")[2]
 
@@ -62,6 +62,12 @@ def test_forkpools_own_class_counts_too(tmp_path: Path) -> None:
     assert text.startswith(
         "forkpool: 1 pool\n    tasks: 1: 1 done, 0 failed, 0 crashed\n    workers: 1 started, none replaced\n"
     )
+
+
+def test_pools_that_run_calls_inline_count_too(tmp_path: Path) -> None:
+    source = POOL + body("with ProcessPoolExecutor(1) as ex:\n    print(list(ex.map(abs, [-1, -2])))")
+    text = told(tmp_path, source, env={"FORKPOOL_INLINE": "1"})
+    assert text.startswith("forkpool: 1 pool\n    tasks: 2: 2 done, 0 failed, 0 crashed\n    workers: 0 started, none replaced")
 
 
 def test_it_is_told_after_the_exit_handlers_of_the_program(tmp_path: Path) -> None:

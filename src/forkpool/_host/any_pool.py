@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._shared.payload import CallEncoder, PayloadError
+from .ledger import observers
 
 if TYPE_CHECKING:
     from .._core.states import Task
@@ -32,6 +33,13 @@ class AnyPool(ABC):
         self.config = config
         self.pid = os.getpid()
         self.encoder = CallEncoder(config.serializer, _warn_of_payload, preloads_main="__main__" in config.preload)
+        for ledger in observers:
+            ledger.on_made()
+
+    def tell_started(self) -> None:
+        """The first call comes."""
+        for ledger in observers:
+            ledger.on_started(self)
 
     def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None) -> bytes:
         """Pickle a call, in the caller's thread: what runs is what the host holds now."""
@@ -79,6 +87,10 @@ class AnyPool(ABC):
     @abstractmethod
     def worker_pids(self) -> dict[int, int]:
         """Slot by pid of the workers that live now."""
+
+    @abstractmethod
+    def has_ended(self) -> bool:
+        """Nothing runs any more, and nothing will: the counts are the last ones."""
 
     @abstractmethod
     def look(self) -> PoolSnapshot:

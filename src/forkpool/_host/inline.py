@@ -82,6 +82,8 @@ class InlinePool(AnyPool):
         if options.timeout is not None and not self._warned_of_timeout:
             self._warned_of_timeout = True
             warn(_NO_TIMEOUT, RuntimeWarning)
+        if not self._ready:
+            self.tell_started()
         init = None if self._ready else self._prepare()
         future: ForkFuture[Any] = ForkFuture()
         future._try_start()
@@ -140,6 +142,9 @@ class InlinePool(AnyPool):
 
     def placement(self) -> Placement:
         return free_placement(self.config.max_workers, "inline", _WHY_FREE)
+
+    def has_ended(self) -> bool:
+        return self._closing and not self._running
 
     def look(self) -> PoolSnapshot:
         now, pid = time.monotonic(), os.getpid()

@@ -2,7 +2,7 @@
 
 Runs in: host; whatever thread makes or starts a pool. Steps are single and atomic, as in `pool`: a signal handler may come in.
 Light, and imported before any pool: `forkpool run` starts programs of which most will not make one.
-Must not keep an executor alive: the garbage collector closes the pool of one that nobody holds. It is the `Pool` below that is
+Must not keep an executor alive: the garbage collector closes the pool of one that nobody holds. It is the pool below that is
 kept, and only from its first call until the next pool is started after its end; then just its counts.
 Tests: tests/process/test_diagnostics.py
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..events import PoolStatistics
-    from .pool import Pool
+    from .any_pool import AnyPool
 
 observers: list[Ledger] = []  # each pool tells them that it was made, and that it gets its first call
 
@@ -39,7 +39,7 @@ class Ledger:
         self._on_made_in_fork = on_made_in_fork
         self._made: list[None] = []  # an item for each: appending is one step
         self._numbers = itertools.count()
-        self._live: dict[int, Pool] = {}
+        self._live: dict[int, AnyPool] = {}
         self._ended: dict[int, PoolStatistics] = {}
         observers.append(self)
 
@@ -66,7 +66,7 @@ class Ledger:
         elif self._on_made_in_fork is not None:
             self._on_made_in_fork()
 
-    def on_started(self, pool: Pool) -> None:
+    def on_started(self, pool: AnyPool) -> None:
         """For pools. Two threads that start the same one both tell."""
         if os.getpid() == self._pid and pool not in list(self._live.values()):
             self._sort_out_ended()
@@ -74,6 +74,6 @@ class Ledger:
 
     def _sort_out_ended(self) -> None:
         for number, pool in list(self._live.items()):
-            if pool.intake.done.is_set():
+            if pool.has_ended():
                 self._ended[number] = pool.statistics()
                 self._live.pop(number, None)

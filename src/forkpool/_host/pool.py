@@ -14,6 +14,7 @@ import _thread
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
@@ -27,7 +28,6 @@ from ..future import ForkFuture
 from .any_pool import AnyPool, check_accepts, keep_until_exit, warn
 from .intake import Intake, Request
 from .inventory import PoolSnapshot
-from .ledger import observers
 from .pinning import placement_before_start
 from .servers import MakeError, Restart
 from .snapshot import take_snapshot
@@ -45,8 +45,6 @@ class Pool(AnyPool):
         self.intake = Intake(preloads=bool(config.preload))
         self._claim: dict[str, Supervisor] = {}  # "supervisor": the one that serves, once there is one
         self.stuck_callbacks: threading.Event | None = None  # what the last caller waited for in vain; see ForkFuture
-        for ledger in observers:
-            ledger.on_made()
 
     # --- the user's side -------------------------------------------------------------------------------
 
@@ -111,6 +109,9 @@ class Pool(AnyPool):
         """Slot by pid of the workers that live now."""
         supervisor = self._claim.get("supervisor")
         return {} if supervisor is None else supervisor.worker_pids()
+
+    def has_ended(self) -> bool:
+        return self.intake.done.is_set()
 
     def look(self) -> PoolSnapshot:
         """What the pool holds now. See `diagnostics.snapshot`."""
@@ -209,8 +210,7 @@ class Pool(AnyPool):
         settled.acquire()  # released when some supervisor serves this pool, or this one cannot
         if supervisor.error is not None:
             raise supervisor.error
-        for ledger in observers:
-            ledger.on_started(self)
+        self.tell_started()
 
     def _encode_initializer(self) -> bytes:
         assert self.config.initializer is not None
