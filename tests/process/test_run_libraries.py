@@ -62,7 +62,7 @@ def test_compileall(compare: Callable[..., tuple[Outcome, int]], tmp_path: Path)
     outcome, tasks = compare("-m", "compileall", "-j", "2", ".", files={**FILES, "wrong.py": "def\n"})
     assert outcome.status == 1
     assert "SyntaxError" in outcome.output
-    assert tasks == 5
+    assert tasks in (5, 2)  # Python 3.13 sends four files at a time
     assert len(list((tmp_path / "work").rglob("*.pyc"))) == 4
 
 
