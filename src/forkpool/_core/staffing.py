@@ -5,7 +5,7 @@ Hard parts:
 - A slot may have an heir: a worker that is forked while the slot's worker runs the last task that it gets. See `machine`.
 - One cause (a dead fork server, one moment without memory) fails a whole row of starts. That row is one failure: all
   workers that were asked for before it belong to the attempt that failed.
-Tests: tests/unit/test_machine.py
+Tests: tests/unit/test_machine.py, tests/unit/test_machine_recycling.py
 """
 
 from __future__ import annotations
