@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # name: module below forkpool, what it is for
 _COMMANDS = {
     "run": ("_run.command", "run a program with concurrent.futures.ProcessPoolExecutor replaced by forkpool's"),
+    "doctor": ("doctor", "tell what this machine gives a pool, what it lacks, and whether a pool works here"),
 }
 
 

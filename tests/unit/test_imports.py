@@ -32,6 +32,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "integrations": ("executor", "diagnostics", "integrations"),
     "cli": ("",),  # it imports commands by name, and asks the package for its version
     "__main__": ("cli",),
+    "doctor": ("executor", "diagnostics", "_host", "config"),
     "_run": ("_run", "executor", "_host.ledger", "_shared.on_import"),
     "executor": ("_host", "config", "events", "future", "_shared.calls"),
 }

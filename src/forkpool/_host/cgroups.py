@@ -3,7 +3,7 @@
 Runs in: host; two small files of /proc.
 Hard part: the path that /proc/self/cgroup gives is not where the files are: in a container the mount shows a part of the
 tree, whose root is in /proc/self/mountinfo. And a machine may have version 1, version 2, or both.
-Tests: tests/unit/test_oom.py, tests/unit/test_topology.py
+Tests: tests/unit/test_oom.py, tests/unit/test_topology.py, tests/unit/test_limits.py
 """
 
 from __future__ import annotations
@@ -44,6 +44,15 @@ class Cgroups:
         for kind, root, point in self._mounts:
             if kind == controller and controller in self._paths:
                 yield point, _place(point, root, self._paths[controller])
+
+    def upwards(self, controller: str) -> Iterator[str]:
+        """Our folder and all above it, as far as they can be seen: a limit of any of them counts."""
+        for point, folder in self.folders(controller):
+            while folder.startswith(point):
+                yield folder
+                if folder == point:
+                    break
+                folder = os.path.dirname(folder)
 
 
 def _parse_cgroups(text: str) -> Iterator[tuple[str, str]]:

@@ -43,12 +43,17 @@ def _kept_by_kernel(pidfd: int) -> int | None:
     poll = select.poll()
     poll.register(pidfd, 0)  # POLLHUP: it was reaped
     poll.poll(_REAP_WAIT_MS)
-    info = bytearray(_INFO_SIZE)
-    struct.pack_into("=Q", info, 0, _INFO_EXIT)
     try:
-        fcntl.ioctl(pidfd, _GET_INFO, info)
+        return ask_kernel(pidfd)
     except OSError:
         return None
+
+
+def ask_kernel(pidfd: int) -> int | None:
+    """The wait status of a process that was reaped; None: it was not. Raises OSError where the kernel cannot be asked."""
+    info = bytearray(_INFO_SIZE)
+    struct.pack_into("=Q", info, 0, _INFO_EXIT)
+    fcntl.ioctl(pidfd, _GET_INFO, info)
     (mask,) = struct.unpack_from("=Q", info, 0)
     if not mask & _INFO_EXIT:
         return None

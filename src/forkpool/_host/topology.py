@@ -10,7 +10,7 @@ Tests: tests/unit/test_topology.py
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from .._core.placement import Cpu, Machine, whole_cpus
 from .._shared.current_task import SLOT_VARIABLE
@@ -36,21 +36,17 @@ def usable_cpus(root: str = "/") -> int:
 
 def cpu_quota(root: str = "/") -> float | None:
     """How many CPUs' worth of time our control groups grant, version 1 or 2; None: no limit is known."""
+    return tightest_quota(root)[0]
+
+
+def tightest_quota(root: str = "/") -> tuple[float | None, str]:
+    """The same, and the file that says so; "" without a limit."""
     cgroups = Cgroups(root)
-    limits = [_limit(cgroups.read(folder + "/cpu.max")) for folder in _upwards(cgroups, "")]
-    for folder in _upwards(cgroups, "cpu"):
-        quota, period = (cgroups.read(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period"))
-        limits.append(_limit(f"{quota} {period}"))
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _upwards(cgroups: Cgroups, controller: str) -> Iterator[str]:
-    for point, folder in cgroups.folders(controller):
-        while folder.startswith(point):
-            yield folder
-            if folder == point:
-                break
-            folder = os.path.dirname(folder)
+    found = [(_limit(cgroups.read(file)), file) for file in (f"{folder}/cpu.max" for folder in cgroups.upwards(""))]
+    for folder in cgroups.upwards("cpu"):
+        quota, period = (f"{folder}/cpu.cfs_{name}_us" for name in ("quota", "period"))
+        found.append((_limit(f"{cgroups.read(quota)} {cgroups.read(period)}"), quota))
+    return min(((limit, file) for limit, file in found if limit is not None), default=(None, ""))
 
 
 def _limit(text: str) -> float | None:

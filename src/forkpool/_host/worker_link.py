@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 1 << 16
 _PIPE_BYTES = 1 << 20
-_SIGNAL_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
+SIGNAL_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ class WorkerLink:
         if self.pidfd < 0:  # never born, or nobody told
             return
         try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL, None, _SIGNAL_GROUP)
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL, None, SIGNAL_GROUP)
         except ProcessLookupError:
             pass  # nobody is left in it
         except OSError:  # EINVAL before Linux 6.9: only while the leader still holds the number
