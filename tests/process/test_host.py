@@ -67,6 +67,8 @@ def check(script: Script) -> None:
         "sys.setswitchinterval(1e-6)",
         "os.setpriority(os.PRIO_PROCESS, 0, 19)",
         "sys.stdout = sys.stderr = None",
+        "import socket; socket.setdefaulttimeout(3)",
+        "import socket; socket.setdefaulttimeout(0)",
         "import tempfile; os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())",
     ],
 )

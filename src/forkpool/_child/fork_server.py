@@ -40,6 +40,7 @@ def main(control_fd: int, lifeline_fd: int, host_fd: int, config_fd: int, tracke
     """Serve until the host is gone or closes the control socket."""
     _quiet_signals()
     control = socket.socket(fileno=move_high(control_fd))
+    control.setblocking(True)  # a sitecustomize may have told socket.setdefaulttimeout() something
     lifeline_fd = move_high(lifeline_fd)
     arm_lifeline(lifeline_fd, os.getpid())
     try:

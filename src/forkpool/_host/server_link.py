@@ -87,6 +87,8 @@ class ServerLink:
         self.failure = ""  # what it said of its failure
         self.make_error: Callable[[], BaseException] | None = None  # what the user is to get of it
         self._control, their_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._control, their_socket):
+            end.setblocking(True)  # whatever the program told socket.setdefaulttimeout()
         for_server = [their_socket.detach()]  # the server's; closed here
         try:
             for_server.append(os.pidfd_open(os.getpid()))
