@@ -1,0 +1,314 @@
+"""Try the rows of docs/coming-from/fork.md: what workers see of a change in the host, without and with the remedy."""
+
+import abc
+import atexit
+import collections
+import copyreg
+import decimal
+import fractions
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy
+from claims import claim, error_of, try_all
+
+from forkpool import ForkPoolExecutor, SerializationError
+
+FORK = multiprocessing.get_context("fork")
+table = {"size": 1}
+
+
+def seen_by(ask, **options):
+    with ForkPoolExecutor(1, **options) as pool:
+        return pool.submit(ask).result()
+
+
+def seen_by_fork(ask):
+    global asked
+    asked = ask  # the other pool cannot pickle a lambda, but a forked worker has it
+    with ProcessPoolExecutor(1, mp_context=FORK) as pool:
+        return pool.submit(run_asked).result()
+
+
+def run_asked():
+    return asked()
+
+
+def does_not_travel(ask, value, **remedy):
+    """The host has the value, a forked worker has it, ours has it only with the remedy."""
+    assert ask() == value
+    assert seen_by_fork(ask) == value
+    assert seen_by(ask) != value
+    assert seen_by(ask, **remedy) == value
+
+
+def module(folder, name, text):
+    """Write a module and make it importable, here and in workers."""
+    Path(folder, f"{name}.py").write_text(text)
+    sys.path.insert(0, folder)
+
+
+@claim("the decimal context")
+def _():
+    def set_up():
+        decimal.getcontext().prec = 5
+
+    set_up()
+    does_not_travel(lambda: decimal.getcontext().prec, 5, initializer=set_up)
+
+
+@claim("`numpy.seterr`")
+def _():
+    numpy.seterr(divide="raise")
+    does_not_travel(lambda: numpy.geterr()["divide"], "raise", initializer=partial(numpy.seterr, divide="raise"))
+
+
+@claim("a monkeypatch: `json.dumps = mine`")
+def _():
+    def patch():
+        textwrap.dedent = str.upper
+
+    original = textwrap.dedent
+    patch()
+    does_not_travel(lambda: textwrap.dedent is str.upper, True, initializer=patch)
+    with tempfile.TemporaryDirectory() as folder:
+        module(folder, "patches", "import textwrap\ntextwrap.dedent = str.upper\n")
+        does_not_travel(lambda: textwrap.dedent is str.upper, True, preload=("patches",))
+    textwrap.dedent = original
+
+
+@claim("an attribute of an imported module: `settings.DEBUG = True`")
+def _():
+    def debug():
+        import settings_of_from_fork as settings
+
+        return settings.DEBUG
+
+    def set_up():
+        import settings_of_from_fork as settings
+
+        settings.DEBUG = True
+
+    with tempfile.TemporaryDirectory() as folder:
+        module(folder, "settings_of_from_fork", "DEBUG = False\n")
+        set_up()
+        does_not_travel(debug, True, initializer=set_up)
+
+
+@claim("registrations with an ABC")
+def _():
+    def register():
+        collections.abc.Sequence.register(fractions.Fraction)
+
+    register()
+    does_not_travel(lambda: issubclass(fractions.Fraction, collections.abc.Sequence), True, initializer=register)
+    with tempfile.TemporaryDirectory() as folder:
+        module(folder, "shapes", "import abc\nclass Shape(abc.ABC): pass\nclass Box: pass\nShape.register(Box)\n")
+        import shapes
+
+        assert isinstance(shapes.Shape, abc.ABCMeta)
+        assert seen_by(lambda: issubclass(shapes.Box, shapes.Shape))
+
+
+@claim("`copyreg.pickle`, codecs, `atexit`, import hooks and other registries")
+def _():
+    copyreg.pickle(slice, slice_parts)
+    register = partial(copyreg.pickle, slice, slice_parts)
+    does_not_travel(lambda: slice in copyreg.dispatch_table, True, initializer=register)
+
+    sys.meta_path.append(Finder)
+    does_not_travel(lambda: Finder.__name__ in map(str, map(name_of, sys.meta_path)), True, initializer=add_finder)
+    sys.meta_path.remove(Finder)
+
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder, "note")
+        with ForkPoolExecutor(1, initializer=atexit.register, initargs=(note.touch,)) as ours:
+            ours.submit(abs, 1).result()
+        assert note.exists()
+
+
+def slice_parts(part):
+    return slice, (part.start, part.stop, part.step)
+
+
+def name_of(thing):
+    return getattr(thing, "__name__", None)
+
+
+class Finder:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None
+
+
+def add_finder():
+    sys.meta_path.append(Finder)
+
+
+def handlers():
+    return [type(handler).__name__ for handler in logging.getLogger("ours").handlers]
+
+
+@claim("log handlers for files and sockets")
+def _():
+    def set_up():
+        logging.getLogger("ours").addHandler(logging.FileHandler(os.devnull))
+
+    set_up()
+    logging.getLogger().addHandler(logging.StreamHandler())
+    does_not_travel(handlers, ["FileHandler"], initializer=set_up)
+    assert seen_by(lambda: len(logging.getLogger().handlers)) == 1
+
+
+@claim("`socket.setdefaulttimeout`")
+def _():
+    socket.setdefaulttimeout(3.0)
+    does_not_travel(socket.getdefaulttimeout, 3.0, initializer=partial(socket.setdefaulttimeout, 3.0))
+    socket.setdefaulttimeout(None)
+
+
+@claim("`contextvars`")
+def _():
+    def user():
+        import users_of_from_fork
+
+        return users_of_from_fork.user.get()
+
+    with tempfile.TemporaryDirectory() as folder:
+        module(folder, "users_of_from_fork", "import contextvars\nuser = contextvars.ContextVar('user', default='nobody')\n")
+        import users_of_from_fork
+
+        users_of_from_fork.user.set("anna")
+        assert seen_by_fork(user) == "anna"
+        assert seen_by(user) == "nobody"
+        with ForkPoolExecutor(1) as ours:
+            assert ours.submit(str.upper, user()).result() == "ANNA"
+
+
+@claim("the hash seed, so the order of sets of strings")
+def _():
+    assert seen_by_fork(partial(hash, "x")) == hash("x")
+    ask = "from forkpool import ForkPoolExecutor as P\nprint(hash('x') == P(1).submit(hash, 'x').result())"
+    outcomes = []
+    for seed in ("random", "0"):
+        done = subprocess.run(
+            [sys.executable, "-c", ask], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        )
+        outcomes.append(done.stdout.strip())
+    assert outcomes == ["False", "True"]
+
+
+@claim("a large table, loaded by a module")
+def _():
+    def identity():
+        import table_of_from_fork
+
+        return table_of_from_fork.pid
+
+    with tempfile.TemporaryDirectory() as folder:
+        module(folder, "table_of_from_fork", "import os\npid = os.getpid()\n")
+        with ForkPoolExecutor(1, preload=("table_of_from_fork",)) as ours:
+            assert ours.submit(identity).result() == ours.submit(os.getppid).result()  # loaded by the fork server
+
+
+@claim("a table in a global of your program")
+def _():
+    table["size"] = 2
+    assert seen_by(lambda: table["size"]) == 2
+
+
+@claim("an open file, socket or connection")
+def _():
+    ours, theirs = socket.socketpair()
+    number = theirs.fileno()
+    is_open = partial(os.path.samestat, os.fstat(number))
+    assert seen_by_fork(lambda: is_open(os.fstat(number)))
+    error = error_of(lambda: seen_by(lambda: is_open(os.fstat(number)) or os.close(-1)))
+    assert isinstance(error, OSError)
+    assert seen_by(lambda: journal.name, initializer=open_journal) == os.devnull
+    ours.close()
+    theirs.close()
+
+
+def open_journal():
+    global journal
+    journal = open(os.devnull, "w")  # noqa: SIM115  # the worker's, for its life
+
+
+@claim("a `Lock`, `Queue` or `Event` of the fork context")
+def _():
+    with ForkPoolExecutor(1) as ours:
+        error = error_of(lambda: ours.submit(take, FORK.Lock()))
+        assert isinstance(error, SerializationError)
+        assert "get_context" in str(error)
+    lock = multiprocessing.get_context("spawn").Lock()
+    assert seen_by(lambda: kept.acquire(timeout=5), initializer=keep, initargs=(lock,))
+
+
+def take(lock):
+    return lock.acquire(timeout=5)
+
+
+def keep(lock):
+    global kept
+    kept = lock
+
+
+@claim("`numpy.random.seed(1)`")
+def _():
+    numpy.random.seed(1)
+    expected = numpy.random.RandomState(1).randint(1 << 30)
+    assert seen_by_fork(draw) == expected
+    assert seen_by(draw) != expected
+    assert seen_by(partial(draw_from, 1)) == draw_from(1)
+
+
+def draw():
+    return int(numpy.random.randint(1 << 30))
+
+
+def draw_from(seed):
+    return int(numpy.random.default_rng(seed).integers(1 << 30))
+
+
+@claim("signal handlers")
+def _():
+    def set_up():
+        signal.signal(signal.SIGUSR1, note_signal)
+
+    set_up()
+    does_not_travel(lambda: getattr(signal.getsignal(signal.SIGUSR1), "__name__", None), "note_signal", initializer=set_up)
+
+
+def note_signal(number, frame):
+    pass
+
+
+@claim("`os.environ`, `os.chdir`, `os.umask`, after the first call")
+def _():
+    def now():
+        return os.environ.get("LATE"), os.getcwd(), os.umask(0o22)
+
+    before = now()
+    with ForkPoolExecutor(1) as ours:
+        assert ours.submit(now).result() == before
+        os.environ["LATE"] = "1"
+        os.chdir("/")
+        os.umask(0o27)
+        assert ours.submit(now).result() == before
+        ours.restart_workers()
+        assert ours.submit(now).result() == ("1", "/", 0o27)
+
+
+if __name__ == "__main__":
+    try_all()
