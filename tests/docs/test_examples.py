@@ -92,3 +92,11 @@ def test_web_handler_limits_a_call_and_kills_it_when_its_client_leaves() -> None
     assert lines[:2] == ["200 OK: True", "504 Gateway Timeout: no answer within 2 s"]
     assert sorted(lines[2:-1]) == ["200 OK: True", "client left, call killed", "left"]
     assert lines[-1] == "1 call timed out, 1 killed"
+
+
+@pytest.mark.slow
+def test_numpy_sweep_spreads_its_tasks_over_recycled_workers() -> None:
+    """No worker may run more than 5 of the 20 tasks."""
+    *shares, workers = run_example("numpy_sweep.py", timeout=35).splitlines()
+    assert [line.split(":")[0] for line in shares] == [f"within {sigma} sigma" for sigma in range(4)]
+    assert re.match(r"20 tasks on ([4-9]|1\d|20) workers$", workers)
