@@ -43,7 +43,7 @@ def test_who_looks_at_the_output_of_a_probe_loses_none_of_it() -> None:
     assert spec.loader is not None
     compare_pools = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(compare_pools)
-    probe = compare_pools.Probe("lambda", "standard")
+    probe = compare_pools.Probe("lambda", "forkpool")  # the standard pool may hang on a call that cannot be pickled
     try:
         probe.process.wait()
         before = probe.text().count("\n")

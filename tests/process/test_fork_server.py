@@ -165,3 +165,42 @@ def test_each_pool_has_its_own_server() -> None:
         os.kill(first, signal.SIGKILL)
         assert two.submit(stop_and_go).result() == second
         assert one.submit(tasks.add, 1, 1).result() == 2
+
+
+def test_another_thread_forks_while_the_fork_server_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its child has whatever is open at that moment, and lives on: nothing may wait for it.
+    spawn, children = os.posix_spawn, []
+
+    def fork_first(*args: Any, **more: Any) -> int:
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        children.append(pid)
+        return spawn(*args, **more)
+
+    monkeypatch.setattr(os, "posix_spawn", fork_first)
+    try:
+        with ForkPoolExecutor(1) as ex:
+            assert ex.submit(tasks.add, 1, 1).result() == 2
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    assert len(children) == 1
+
+
+def test_the_fork_server_gets_none_of_our_descriptors() -> None:
+    read_fd, write_fd = os.pipe()
+    os.set_inheritable(write_fd, True)
+    try:
+        with ForkPoolExecutor(1) as ex:
+            assert not ex.submit(os.path.exists, f"/proc/self/fd/{write_fd}").result() or (
+                ex.submit(os.readlink, f"/proc/self/fd/{write_fd}").result() != os.readlink(f"/proc/self/fd/{write_fd}")
+            )
+        os.close(write_fd)
+        write_fd = -1
+        assert os.read(read_fd, 1) == b"", "somebody has it still"
+    finally:
+        for fd in (read_fd, write_fd):
+            if fd >= 0:
+                os.close(fd)

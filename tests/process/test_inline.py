@@ -410,6 +410,14 @@ def test_an_interruption_at_every_line_leaves_the_pool_usable() -> None:
 
 
 def test_ctrl_c_goes_through_submit_and_map() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where pytest runs in the background
+    try:
+        press_ctrl_c_in_calls()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def press_ctrl_c_in_calls() -> None:
     with InlineExecutor(1) as ex:
         for call in (
             lambda: ex.submit(signal.raise_signal, signal.SIGINT),

@@ -155,9 +155,11 @@ def kill(pid: int) -> None:
 
 def test_a_replaced_fork_server_preloads_again(write: Write) -> None:
     write("early", "import os; pid = os.getpid()")
-    with ForkPoolExecutor(1, max_tasks_per_child=1, preload=("early",)) as ex:
+    with ForkPoolExecutor(1, preload=("early",)) as ex:
         first = ex.submit(look, "early", "pid").result()
+        worker = ex.submit(os.getpid).result()
         kill(first)
+        kill(worker)
         second = ex.submit(look, "early", "pid").result()
         assert second != first
         assert ex.submit(os.getppid).result() == second
@@ -165,10 +167,11 @@ def test_a_replaced_fork_server_preloads_again(write: Write) -> None:
 
 def test_if_it_fails_then_it_is_a_failure_to_start(write: Write, marks: Marks, caplog: pytest.LogCaptureFixture) -> None:
     write("once", f"import os\nif os.path.exists({marks.path!r}):\n    raise LookupError('not twice')")
-    with ForkPoolExecutor(1, max_tasks_per_child=1, preload=("once",)) as ex:
-        server = ex.submit(os.getppid).result()
+    with ForkPoolExecutor(1, preload=("once",)) as ex:
+        worker, server = ex.submit(os.getpid).result(), ex.submit(os.getppid).result()
         marks.add("now")
         kill(server)
+        kill(worker)
         error = ex.submit(tasks.add, 1, 1).exception()
         assert type(error) is PoolBrokenError
         assert "failed while preloading: LookupError: not twice" in str(error)

@@ -10,7 +10,6 @@ import functools
 import os
 import signal
 import socket
-import subprocess
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -148,7 +147,7 @@ STEPS = [
     (os, "pidfd_open"),
     (os, "memfd_create"),
     (os, "lseek"),
-    (subprocess, "Popen"),
+    (os, "posix_spawn"),
     (os, "pidfd_open"),
 ]
 
@@ -231,14 +230,14 @@ def test_fork_never_works(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM], ids=errno.errorcode.get)
 def test_the_fork_server_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    popen, attempts = subprocess.Popen, iter(range(3))
+    spawn, attempts = os.posix_spawn, iter(range(3))
 
     def failing(*args: Any, **more: Any) -> Any:
         if next(attempts, None) is not None:
             raise OSError(number, os.strerror(number))
-        return popen(*args, **more)
+        return spawn(*args, **more)
 
-    monkeypatch.setattr(subprocess, "Popen", failing)
+    monkeypatch.setattr(os, "posix_spawn", failing)
     with Warnings() as warnings, ForkPoolExecutor(1) as ex:
         assert ex.submit(tasks.add, 1, 1).result() == 2
     assert len(warnings.texts) == 1

@@ -43,7 +43,7 @@ class ReadyQueue:
     def popleft(self) -> Task:
         task = self._places.popleft()
         if self._husks:
-            self._drop_husks_in_front()
+            self._tidy()
         return task
 
     def remove(self, task: Task, verdict: Verdict) -> None:
@@ -51,16 +51,16 @@ class ReadyQueue:
         task.verdict = verdict
         task.payload = b""
         self._husks += 1
-        self._drop_husks_in_front()
-        if self._husks > len(self):
-            self._places = deque(self)
-            self._husks = 0
+        self._tidy()
 
-    def _drop_husks_in_front(self) -> None:
+    def _tidy(self) -> None:
         places = self._places
         while places and places[0].verdict is not None:
             places.popleft()
             self._husks -= 1
+        if self._husks > len(self):
+            self._places = deque(self)
+            self._husks = 0
 
     def check_invariants(self) -> None:
         """For tests: what the head of this file says of husks."""

@@ -14,17 +14,18 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .._core.control import PACKET, Ask, Report, pack_request, unpack_report
 from .._shared.descriptors import close_all, recv_packet, send_packet
+from .spawned import SpawnedProcess, inheritable
 from .tracker_relay import TrackerRelay
 
 _BOOT = (
-    "import sys; sys.flags.safe_path or sys.path.pop(0); sys.path.append({root!r}); "
+    "import sys; sys.flags.safe_path or sys.path.pop(0); import os; {leave}sys.path.append({root!r}); "
+    "[os.closerange(fd, fd + 1) for fd in {strangers}]; "
     "from forkpool._child.fork_server import main; main({fds})"
 )
 
@@ -104,9 +105,8 @@ class ServerLink:
             close_all(for_server)
 
     def close_in_fork(self) -> None:
-        """In a fork of the host: let go of the descriptors, and of a child that is not ours."""
+        """In a fork of the host: let go of the descriptors."""
         close_all([self._control.detach(), self.pidfd])
-        self._process.returncode = 0
 
     def fileno(self) -> int:
         return self._control.fileno()
@@ -153,7 +153,9 @@ class ServerLink:
 
     def how_it_ended(self) -> str:
         """After `close`; SIGKILL may have been ours, if it was just about to leave."""
-        code = self._process.returncode
+        code = self._process.exitcode
+        if code is None:
+            return "how is unknown"
         return f"exit status {code}" if code >= 0 else signal.Signals(-code).name
 
     def close(self) -> None:
@@ -164,23 +166,22 @@ class ServerLink:
         close_all([self.pidfd])
 
 
-def _start(command: list[str], snapshot: dict[str, Any], fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*command, "-c", _BOOT.format(root=str(Path(__file__).parents[2]), fds=", ".join(map(str, fds)))],
-        stdin=subprocess.DEVNULL,
-        pass_fds=fds,
-        start_new_session=True,
-        env=snapshot["environ"],
+def _start(command: list[str], snapshot: dict[str, Any], fds: tuple[int, ...]) -> SpawnedProcess:
+    boot = _BOOT.format(
         # CPython 3.13.0 cannot import `socket` under `-c` in a deleted directory (SystemError; seen).
-        cwd="/" if snapshot["cwd"] is None else None,
+        leave="" if snapshot["cwd"] is not None else "os.chdir('/'); ",
+        root=str(Path(__file__).parents[2]),
+        strangers=list(inheritable()),
+        fds=", ".join(map(str, fds)),
     )
+    return SpawnedProcess([*command, "-c", boot], snapshot["environ"], fds)
 
 
-def _pidfd_of(process: subprocess.Popen[bytes]) -> int:
+def _pidfd_of(process: SpawnedProcess) -> int:
     try:
         return os.pidfd_open(process.pid)
     except OSError:  # other threads took the last descriptors meanwhile
-        process.kill()
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
         raise
 
