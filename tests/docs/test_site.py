@@ -1,6 +1,6 @@
 """Build the site as docs/conf.py says, where a warning is an error, and follow every link in what came out.
 
-Sphinx is no part of the extra `test`: it would triple the time that installing it takes. The extra `dev` has it, and .ci/run
+Sphinx is no part of the extra `test`: it is 83 MB that no other test needs. The extra `dev` has it, and .ci/run
 runs this file with that. The links between the Markdown files are checked without it, in test_pages.py.
 """
 
