@@ -15,7 +15,7 @@ from functools import partial
 
 from forkpool import ForkPoolExecutor, TaskTimeoutError
 
-LIMIT = 2.0  # seconds that a call may run
+LIMIT = 3.0  # seconds that a call may run
 PATIENCE = 0.3  # seconds after which the impatient client leaves
 SLOW = "a" * 60
 
