@@ -52,7 +52,8 @@ def _finish(command: list[str], folder: Path, text: str, env: dict[str, str]) ->
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE), **env},
+        # Unbuffered, two workers' lines would mix, with us and without.
+        env={**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONUNBUFFERED": "", **env},
         input=text.encode(),
         capture_output=True,
         timeout=PATIENCE_S,
