@@ -123,19 +123,26 @@ def check_context(context: object) -> None:
         raise ValueError(f'mp_context must be None, "forkserver" or "spawn", not {method!r}')
 
 
-def _positive_int(name: str, value: object) -> int:
+def _integer(value: object) -> int | None:
+    """The number, also numpy's; None for what is no integer, True and False included."""
     if isinstance(value, (bool, type)) or not hasattr(value, "__index__"):
+        return None
+    return int(value.__index__())
+
+
+def _positive_int(name: str, value: object) -> int:
+    number = _integer(value)
+    if number is None:
         raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
-    number = value.__index__()
     if number <= 0:
         raise ValueError(f"{name} must be greater than 0")
-    return int(number)
+    return number
 
 
 def _jitter(value: object, max_tasks: int | None) -> int:
-    if isinstance(value, (bool, type)) or not hasattr(value, "__index__"):
+    jitter = _integer(value)
+    if jitter is None:
         raise TypeError(f"max_tasks_jitter must be an int, not {type(value).__name__}")
-    jitter = int(value.__index__())
     if jitter < 0:
         raise ValueError("max_tasks_jitter must be 0 or more")
     if jitter and max_tasks is None:
@@ -193,10 +200,13 @@ def _pin(value: object, mask: Collection[int]) -> Pin:
 
 def _cpu_set(value: object) -> tuple[int, ...]:
     numbers: list[Any] = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
+    cpus = set()
     for number in numbers:
-        if isinstance(number, (bool, type)) or not hasattr(number, "__index__"):
+        cpu = _integer(number)
+        if cpu is None:
             raise TypeError(f"pin must hold CPU numbers, not {number!r}")
-    return tuple(sorted({int(number.__index__()) for number in numbers}))
+        cpus.add(cpu)
+    return tuple(sorted(cpus))
 
 
 def number_list(numbers: Iterable[int]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from forkpool import ForkPoolExecutor, diagnostics
+from tests.support import processes
 from tests.support.gate import Gate
 
 pytestmark = pytest.mark.slow
@@ -21,18 +22,6 @@ pytestmark = pytest.mark.slow
 
 def servers(ex: ForkPoolExecutor) -> list[int]:
     return [process.pid for process in diagnostics.snapshot(ex).processes if process.role == "fork server"]
-
-
-def wait_until_gone(pid: int) -> None:
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    import select
-
-    select.select([fd], [], [])
-    os.close(fd)
 
 
 @pytest.fixture
@@ -86,7 +75,7 @@ def test_a_call_that_runs_is_not_disturbed_and_no_other_joins_it(gate: Gate) -> 
         assert old not in pids
         gate.release()
         running.result()
-        wait_until_gone(before[0])
+        processes.wait_exit(before[0])
         assert before[0] not in servers(ex)
 
 
@@ -97,7 +86,7 @@ def test_the_old_server_killed_while_its_last_worker_runs(gate: Gate) -> None:
         [old] = servers(ex)
         ex.restart_workers()
         os.kill(old, signal.SIGKILL)
-        wait_until_gone(old)
+        processes.wait_exit(old)
         gate.release()
         running.result()
         assert ex.submit(abs, -1).result() == 1

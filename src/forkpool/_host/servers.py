@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from .._core.control import HAS_INITIALIZER, Ask, Report, Tell
@@ -207,8 +208,7 @@ class Servers:
             try:
                 self._successor = self._start(restart.snapshot), restart
             except OSError as error:
-                reason = f"no fork server can be started: {error}"
-                restart.done(lambda reason=reason: restart_error(reason))  # type: ignore[misc]
+                restart.done(partial(restart_error, f"no fork server can be started: {error}"))
 
     def _start(self, snapshot: dict[str, Any]) -> ServerLink:
         lines = self._lines = self._lines or self._open_lines()
