@@ -3,6 +3,7 @@
 Runs in: the pytest process.
 """
 
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,3 +31,17 @@ def start(tmp_path: Path, nothing_is_left: None) -> Iterator[Callable[..., Scrip
     yield start_one
     for script in scripts:
         script.close()
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Write a module that a fork server finds; its folder."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+
+    def write_module(name: str, source: str) -> Path:
+        (folder / f"{name}.py").write_text(textwrap.dedent(source))
+        return folder
+
+    return write_module

@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,20 +17,7 @@ from forkpool.errors import PoolBrokenError, RemoteTraceback
 from tests.support import processes, tasks
 from tests.support.gate import Marks
 
-Write = Callable[[str, str], None]
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Write a module that a fork server finds."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-
-    def write_module(name: str, source: str) -> None:
-        (folder / f"{name}.py").write_text(textwrap.dedent(source))
-
-    return write_module
+Write = Callable[[str, str], Path]
 
 
 def look(name: str, attribute: str) -> object:

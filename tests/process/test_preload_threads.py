@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,20 +28,6 @@ libc = ctypes.CDLL(None)
 thread = ctypes.c_ulong()
 assert libc.pthread_create(ctypes.byref(thread), None, libc.pause, None) == 0
 """
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Write a module that a fork server finds; its folder."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-
-    def write_module(name: str, source: str) -> Path:
-        (folder / f"{name}.py").write_text(textwrap.dedent(source))
-        return folder
-
-    return write_module
 
 
 def multiply() -> float:
