@@ -171,7 +171,7 @@ def test_what_a_pool_leaves_behind_is_named(run_suite: Run) -> None:
         """,
     )
     result.assert_outcomes(passed=4, errors=3)
-    told, _ = result.stdout.str().split("short test summary info")  # which is cut to the terminal's width, but not where CI is set
+    told, _ = result.stdout.str().split("short test summary info")  # cut at 80 columns unless CI is set
     assert told.count(" left behind: ") == 3
     result.stdout.re_match_lines([r"fork_pool left behind: process 'sleep' \(pid \d+\): a task on slot 0 started it"])
     result.stdout.re_match_lines([r"fork_pool left behind: shared memory '/psm_\w+'.*\(during test_left.py::test_memory\)"])
