@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -41,6 +41,9 @@ class TaskOptions:
 
     timeout: float | None = None  # seconds of running time; None: no limit
     name: str | None = None  # for messages; None: the callable's qualified name
+
+
+DEFAULT_OPTIONS = TaskOptions()
 
 
 def pool_config(
@@ -91,15 +94,18 @@ def pool_config(
     )
 
 
-def task_options(timeout: object, name: object) -> TaskOptions:
-    """Check the arguments of `options()`.
+def task_options(before: TaskOptions, *, timeout: object = None, name: object = None) -> TaskOptions:
+    """Check the arguments of `options()`. What is None stays as it was before.
 
     Raises:
         TypeError, ValueError: The caller's fault.
     """
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a str or None, not {type(name).__name__}")
-    return TaskOptions(None if timeout is None else _duration("timeout", timeout, zero=False), name)
+    given: dict[str, Any] = {}
+    if timeout is not None:
+        given["timeout"] = _duration("timeout", timeout, zero=False)
+    if name is not None:
+        given["name"] = _name(name)
+    return replace(before, **given)
 
 
 def check_context(context: object) -> None:
@@ -121,6 +127,12 @@ def check_context(context: object) -> None:
         )
     if method not in (None, "forkserver", "spawn"):
         raise ValueError(f'mp_context must be None, "forkserver" or "spawn", not {method!r}')
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"name must be a str or None, not {type(value).__name__}")
+    return value
 
 
 def _integer(value: object) -> int | None:

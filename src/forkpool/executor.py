@@ -11,6 +11,7 @@ import functools
 import inspect
 import itertools
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -22,7 +23,7 @@ from ._host.intake import Request
 from ._host.topology import affinity_mask, usable_cpus
 from ._host.which_pool import check_preload, inline_kind, pool_kind
 from ._shared.calls import run_chunk
-from .config import Serializer, TaskOptions, pool_config, task_options
+from .config import DEFAULT_OPTIONS, Serializer, TaskOptions, pool_config, task_options
 from .events import Placement, PoolStatistics
 from .future import ForkFuture
 
@@ -91,6 +92,25 @@ class _Submitter(Executor):
         run: Callable[..., ForkFuture[list[T]]] = functools.partial(self.submit, functools.partial(run_chunk, fn))
         lists = _results(self, (run, ((chunk,) for chunk in _chunks(items, chunksize))), buffersize, end)
         return itertools.chain.from_iterable(lists)
+
+    def options(self, *, timeout: float | None = None, name: str | None = None) -> OptionsView:
+        """Return a light view of this pool whose calls have these options.
+
+        Args:
+            timeout: Seconds that a call may run, from its real start; then its worker is killed and the future gets
+                `TaskTimeoutError`. At first there is no limit; `math.inf` takes one away.
+            name: What messages call the task; at first the callable's qualified name.
+        Options of a view's view combine: what is None or left out stays as it was.
+        Returns:
+            An Executor: `submit`, `map` and `loop.run_in_executor` work with it. Shutting it down does nothing to the pool.
+        Raises:
+            TypeError, ValueError: An argument is wrong.
+        """
+        return OptionsView(self._executor_of_views(), task_options(self._options, timeout=timeout, name=name))
+
+    @abstractmethod
+    def _executor_of_views(self) -> ForkPoolExecutor:
+        """Whose views these are."""
 
 
 class ForkPoolExecutor(_Submitter):
@@ -166,22 +186,8 @@ class ForkPoolExecutor(_Submitter):
             preload=preload,
         )
         check_preload(config.preload)
-        self._options = TaskOptions()
+        self._options = DEFAULT_OPTIONS
         self._pool = kind(config)
-
-    def options(self, *, timeout: float | None = None, name: str | None = None) -> OptionsView:
-        """Return a light view of this pool whose calls have these options.
-
-        Args:
-            timeout: Seconds that a call may run, from its real start; then its worker is killed and the future gets
-                `TaskTimeoutError`. None: no limit.
-            name: What messages call the task; None: the callable's qualified name.
-        Returns:
-            An Executor: `submit`, `map` and `loop.run_in_executor` work with it. Shutting it down does nothing to the pool.
-        Raises:
-            TypeError, ValueError: An argument is wrong.
-        """
-        return OptionsView(self, task_options(timeout, name))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls, and release everything when what was accepted is done.
@@ -285,6 +291,9 @@ class ForkPoolExecutor(_Submitter):
     def _pool_kind() -> type[AnyPool]:
         return pool_kind()
 
+    def _executor_of_views(self) -> ForkPoolExecutor:
+        return self
+
     @property
     def _max_workers(self) -> int:
         return self._pool.config.max_workers
@@ -332,18 +341,15 @@ class OptionsView(_Submitter):
     """A pool seen with options for each call. Made by `ForkPoolExecutor.options`; keeps the pool alive."""
 
     def __init__(self, executor: ForkPoolExecutor, options: TaskOptions) -> None:
-        self._executor = executor
+        self._executor = executor  # kept alive: a pool whose executor is gone closes
         self._pool = executor._pool
         self._options = options
 
-    def options(self, *, timeout: float | None = None, name: str | None = None) -> OptionsView:
-        """A further view: what is given here replaces, what is left out stays."""
-        new = task_options(timeout, name)
-        timeout = self._options.timeout if new.timeout is None else new.timeout
-        return OptionsView(self._executor, TaskOptions(timeout, new.name or self._options.name))
-
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: the pool belongs to the executor that the view was made from."""
+
+    def _executor_of_views(self) -> ForkPoolExecutor:
+        return self._executor
 
 
 class WorkerProcess:

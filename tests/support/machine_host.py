@@ -5,6 +5,7 @@ Runs in: pytest.
 
 from forkpool._core.machine import PoolMachine
 from forkpool._core.states import Task, Verb, Verdict, Worker
+from forkpool.config import TaskOptions
 from tests.support.machine_invariants import check_invariants
 
 GRACE_S = 5.0
@@ -32,7 +33,7 @@ class Host:
 
     def submit(self, *names: str, timeout: float | None = None, payload: bytes = b"") -> None:
         for name in names:
-            task = self.tasks[name] = Task(future=object(), payload=payload, name=name, timeout=timeout)
+            task = self.tasks[name] = Task(future=object(), payload=payload, name=name, options=TaskOptions(timeout))
             self.machine.on_submit(task)
 
     def step(self) -> list[tuple[object, ...]]:

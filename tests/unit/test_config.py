@@ -128,7 +128,7 @@ def test_a_bad_argument_is_named(arguments: dict[str, Any], kind: type[Exception
 )
 def test_a_bad_option_is_named(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind) as caught:
-        task_options(**{"timeout": None, "name": None, **arguments})
+        task_options(TaskOptions(), **arguments)
     assert str(caught.value) == message
 
 
@@ -147,7 +147,7 @@ def test_defaults() -> None:
         "threads_per_worker": None,
         "preload": (),
     }
-    assert task_options(None, None) == TaskOptions()
+    assert task_options(TaskOptions()) == TaskOptions()
 
 
 def test_what_is_given_is_taken() -> None:
@@ -155,8 +155,9 @@ def test_what_is_given_is_taken() -> None:
     assert (made.max_workers, made.initializer, made.initargs) == (3, print, ("a", 1))
     assert (made.max_tasks_per_child, made.grace_period) == (3, 0.0)
     assert type(made.max_workers) is int
-    assert task_options(2, "thumb") == TaskOptions(2.0, "thumb")
-    assert task_options(math.inf, None).timeout == math.inf
+    view = task_options(TaskOptions(), timeout=2, name="thumb")
+    assert view == TaskOptions(2.0, "thumb")
+    assert task_options(view, timeout=math.inf) == TaskOptions(math.inf, "thumb")
 
 
 @pytest.mark.parametrize(

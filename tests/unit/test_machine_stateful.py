@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from forkpool._core.ahead import MAX_AHEAD
 from forkpool._core.machine import PoolMachine
 from forkpool._core.states import Expiry, Task, Verdict, Worker, WorkerState
+from forkpool.config import TaskOptions
 from tests.support.machine_invariants import check_invariants
 
 GRACE_S = 5.0
@@ -147,7 +148,7 @@ class Host(RuleBasedStateMachine):
                 assert other.dead or not other.is_busy_with, "two busy workers on one slot"
         ahead = process.is_busy_with
         assert len(ahead) <= MAX_AHEAD
-        assert not ahead or all(other.timeout is None for other in (*ahead, task))
+        assert not ahead or all(other.options.timeout is None for other in (*ahead, task))
         self.seq += 1
         task.seq = self.seq
         process.pipe.append(task)
@@ -212,7 +213,7 @@ class Host(RuleBasedStateMachine):
         assert process.holds is call.task
         assert process.kill_signal
         assert call.task is not None
-        assert call.task.timeout is not None
+        assert call.task.options.timeout is not None
         assert self.now >= process.started_at
 
     def judge_killed(self, call: Call, worker: Worker | None) -> None:
@@ -243,7 +244,7 @@ class Host(RuleBasedStateMachine):
     def submit(self, name: str, timeout: float | None, count: int) -> None:
         for _ in range(count):
             call = Call()
-            call.task = Task(call, b"", name, timeout)
+            call.task = Task(call, b"", name, TaskOptions(timeout))
             self.calls.append(call)
             if self.finished:
                 self.machine.reopen()

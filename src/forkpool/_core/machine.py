@@ -19,18 +19,17 @@ Tests: tests/unit/test_machine.py (order of facts), tests/unit/test_machine_stat
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 
-from .ahead import SendAhead
 from .ready_queue import ReadyQueue
-from .staffing import Staffing
 from .states import Expiry, Task, Verb, Verdict, Worker, WorkerState
+from .workforce import Workforce
 
 UNTAKEN_PATIENCE_S = 1.0  # beyond the timeout, for a worker that has not even taken its task: it is stopped, or starved
 
 
-class PoolMachine:
+class PoolMachine(Workforce):
     """The pool's decisions. See the module for the rules of calling it."""
 
     def __init__(
@@ -52,23 +51,14 @@ class PoolMachine:
             put_back: The reverse: a claimed task was never taken, and waits again.
             started_at: When (monotonic seconds) the worker took its present task; None: it has not.
         """
-        self.actions: list[tuple[Verb, Worker | None, Task | None]] = []
+        super().__init__(max_workers, task_limit, grace_s)
         self.queue = ReadyQueue()
-        self.workers: dict[int, Worker] = {}  # by generation; all that are not GONE
-        self.replaced: Counter[str] = Counter()  # workers that ended before the pool did, by reason
-        self.started = 0  # workers that became ready
         self.broken = False
         self.closing = False
-        self._idle: list[Worker] = []  # the last one used is used first: its caches are warm
-        self._ahead = SendAhead()
         self._discarding = False  # what comes back from a worker is not run again
-        self._staffing = Staffing(max_workers)
-        self._task_limit = task_limit
-        self._grace_s = grace_s
         self._try_start = try_start
         self._put_back = put_back
         self._started_at = started_at
-        self._abort_at: float | None = None
         self._finished = False
 
     # --- facts: work -----------------------------------------------------------------------------------
@@ -97,7 +87,7 @@ class PoolMachine:
     def on_sent(self, worker: Worker, now: float) -> None:
         """The whole frame of the first task is in the worker's pipe."""
         if worker.tasks and worker.doom is None:
-            timeout = worker.tasks[0].timeout
+            timeout = worker.tasks[0].options.timeout
             if timeout is not None:
                 self._limit(worker, now + timeout)
 
@@ -182,28 +172,6 @@ class PoolMachine:
         """There is no such worker: the fork, or what it needs, failed."""
         self._forget(worker)
         self._start_failed(worker, now)
-
-    def on_not_spawned(self, worker: Worker) -> None:
-        """The worker was to end before it was begun: there never was one."""
-        self._forget(worker)
-
-    def on_recycle(self, expiry: Expiry, now: float) -> None:
-        """The user wants all workers replaced that there are; none is disturbed in the task that it runs.
-
-        RECYCLE: each goes on until its heir is ready. RESTART: none gets another task from now on.
-        """
-        for worker in list(self.workers.values()):
-            if worker.doom is not None or worker.leaving:
-                continue
-            if expiry is Expiry.RECYCLE:
-                if worker.state in (WorkerState.READY, WorkerState.BUSY):
-                    self._expire(worker, expiry)
-            elif worker.state is WorkerState.BUSY:
-                self._expire(worker, expiry)
-                if len(worker.tasks) > 1:
-                    self.actions.append((Verb.RECALL, worker, None))
-            else:
-                self._dismiss(worker, now, expiry)
 
     # --- facts: the pool -------------------------------------------------------------------------------
 
@@ -335,12 +303,6 @@ class PoolMachine:
         else:
             self._dismiss(worker, now, worker.expiry)
 
-    def _expire(self, worker: Worker, expiry: Expiry) -> None:
-        if worker.expiry is None:
-            self._staffing.on_expired(worker)
-        if worker.expiry is None or expiry is not Expiry.RECYCLE:
-            worker.expiry = expiry
-
     def _condemn(self, worker: Worker, task: Task, verdict: Verdict) -> None:
         """End this one task of the worker, and no other."""
         if task.verdict is None or verdict is Verdict.KILLED:  # a task that timed out untaken runs again; a killed one never
@@ -365,12 +327,7 @@ class PoolMachine:
         fresh, heirs = self._wanted()
         if not (fresh or heirs) or not self._staffing.may_try(now):
             return
-        staffing = self._staffing
-        born = [staffing.new_worker(self._task_limit()) for _ in range(fresh)]
-        born += [staffing.new_heir(self._task_limit()) for _ in range(heirs)]
-        for worker in born:
-            self.workers[worker.generation] = worker
-            self.actions.append((Verb.SPAWN, worker, None))
+        self._fork(fresh, heirs)
 
     def _let_go(self, now: float) -> None:
         for worker in list(self.workers.values()):
@@ -379,42 +336,6 @@ class PoolMachine:
         if not self.workers and self.closing and not self._finished:
             self._finished = True
             self.actions.append((Verb.FINISHED, None, None))
-
-    def _rest(self, worker: Worker) -> None:
-        worker.state = WorkerState.READY
-        worker.deadline = None
-        self._idle.append(worker)
-
-    def _dismiss(self, worker: Worker, now: float, expiry: Expiry | None = None) -> None:
-        """Ask a worker that holds nothing to leave. One that is being born leaves when it is."""
-        if expiry is not None:
-            self.replaced[expiry.value] += 1
-        if worker.state is not WorkerState.SPAWNED:
-            self._unseat(worker)
-            worker.state = WorkerState.RETIRING
-        worker.leaving = True
-        worker.deadline = now + self._grace_s
-        self.actions.append((Verb.STOP, worker, None))
-
-    def _forget(self, worker: Worker) -> None:
-        if worker.state is WorkerState.SPAWNED:
-            self._staffing.on_born_or_not(worker)
-        self._unseat(worker)
-        worker.state = WorkerState.GONE
-        worker.deadline = None
-        self._ahead.forget(worker)
-        del self.workers[worker.generation]
-
-    def _unseat(self, worker: Worker) -> None:
-        """The worker gets no more tasks: its slot goes to its heir, or is free. The heir need not wait for the goodbye."""
-        if worker.state is WorkerState.READY:
-            self._idle.remove(worker)
-        elif worker.state is WorkerState.WAITING:
-            self._staffing.waiting -= 1
-        heir = self._staffing.leave(worker)
-        if heir is not None and heir.state is WorkerState.WAITING:
-            self._staffing.waiting -= 1
-            self._rest(heir)
 
     def _start_failed(self, worker: Worker, now: float) -> None:
         if worker.doom is not None or worker.leaving:
@@ -433,30 +354,14 @@ class PoolMachine:
             self._timeout_passed(worker, worker.tasks[0], now)
 
     def _timeout_passed(self, worker: Worker, task: Task, now: float) -> None:
-        assert task.timeout is not None
+        timeout = task.options.timeout
+        assert timeout is not None
         started = self._started_at(worker)
         begin = worker.head_since + UNTAKEN_PATIENCE_S if started is None else started
-        if begin + task.timeout > now:
-            self._limit(worker, begin + task.timeout)
+        if begin + timeout > now:
+            self._limit(worker, begin + timeout)
         else:
             self._condemn(worker, task, Verdict.TIMED_OUT)
-
-    def _limit(self, worker: Worker, deadline: float) -> None:
-        """The worker's patience ends then, unless something else ends it before."""
-        for other in (worker.deadline, self._abort_at):
-            if other is not None:
-                deadline = min(deadline, other)
-        worker.deadline = deadline
-
-    def _kill(self, worker: Worker, verdict: Verdict) -> None:
-        if worker.doom is not None:
-            return
-        worker.doom = verdict
-        worker.deadline = None
-        if worker.state is WorkerState.READY or worker.state is WorkerState.WAITING:
-            self._unseat(worker)
-            worker.state = WorkerState.RETIRING
-        self.actions.append((Verb.KILL, worker, None))
 
     def _end(self, task: Task, verdict: Verdict, worker: Worker | None) -> None:
         task.verdict = verdict

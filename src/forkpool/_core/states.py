@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from ..config import DEFAULT_OPTIONS, TaskOptions
+
 
 class WorkerState(Enum):
     """A worker's life, in this order. `GONE` is final."""
@@ -61,12 +63,12 @@ class Verb(Enum):
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One call. The core reads `name`, `timeout` and the payload's size; the rest only passes through it."""
+    """One call. The core reads `name`, `options` and the payload's size; the rest only passes through it."""
 
     future: Any
     payload: bytes
     name: str  # for messages, and the key under which its length is learnt
-    timeout: float | None = None  # seconds of running time; None: no limit
+    options: TaskOptions = DEFAULT_OPTIONS  # one record for all calls of a view
     seq: int = 0  # unique in the pool, given when it is sent; 0: it waits
     verdict: Verdict | None = None  # how it is to end, or has ended, without an answer
 

@@ -71,7 +71,7 @@ class Crew:
         link = self.links[worker.generation]
         if not link.send(Kind.TASK, task.seq, task.payload):
             self._reactor.watch(link.task_fd, lambda: self._send_more(link, worker), writable=True)
-        elif worker.tasks[0].timeout is not None:
+        elif worker.tasks[0].options.timeout is not None:
             self._machine.on_sent(worker, time.monotonic())
 
     def stop(self, worker: Worker) -> None:

@@ -139,7 +139,7 @@ class Endings:
         return CrashFacts(
             verdict=task.verdict,
             task_name=task.name,
-            timeout=task.timeout,
+            timeout=task.options.timeout,
             pid=link.pid,
             slot=worker.slot,
             status=link.death.status,

@@ -56,7 +56,7 @@ class Pool(AnyPool):
         payload = self.encode(fn, args, kwargs, options.name)
         future: ForkFuture[Any] = ForkFuture()
         future._pool = self
-        future._task = task = Task(future, payload, options.name or name_of(fn), options.timeout)
+        future._task = task = Task(future, payload, options.name or name_of(fn), options)
         if not self._claim:
             self._start()
         intake = self.intake
