@@ -28,6 +28,9 @@ from concurrent.futures._base import (
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+# Pid and slot, when its worker took the call (monotonic nanoseconds), and how many seconds it had it (None: it still has it).
+# A plain tuple, of which each ended future has one.
+Run = tuple[tuple[int, int], int, float | None]
 CALLBACK_PATIENCE_S = 0.5  # arbitrary: far longer than a callback that only counts takes to be run on a busy machine
 
 _RAN = threading.Event()
@@ -49,7 +52,7 @@ class EncodedAnswer:
 
 
 class ForkFuture(Future[T]):
-    """A `concurrent.futures.Future` whose task can be stopped.
+    """A `concurrent.futures.Future` whose task can be stopped, and that tells where and when it ran.
 
     Thread safe. `cancel()` never lies: it returns False for a task that runs. Use `kill()` to stop that one.
 
@@ -62,6 +65,7 @@ class ForkFuture(Future[T]):
     _task: Any = None
     # Set by the supervisor in place of `_result` and `_exception` when the answer is not plain data.
     _encoded: EncodedAnswer | None = None
+    _run: Run | None = None  # set by the supervisor at the end, before anybody is told; until then the worker's page tells
 
     def kill(self) -> bool:
         """Stop the task, also when it is stuck in C code or stopped by a signal.
@@ -94,6 +98,44 @@ class ForkFuture(Future[T]):
             if self._tell_of_cancel():
                 self._invoke_callbacks()  # type: ignore[attr-defined]  # the base class's: here, as there
         return self.cancelled()
+
+    def running(self) -> bool:
+        """Tell whether a worker has begun with it and has not ended it yet.
+
+        A call that was sent to a worker in advance, and stands behind others there, does not run: it may still be taken back
+        for another worker. (`cancel()` says False for it all the same: whether it can be taken back is known later.)
+        """
+        if self._state != RUNNING:
+            return False
+        return self._pool is None or self._known_run() is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The worker that runs it, or ran it; None before it runs, and if it never did."""
+        run = self._known_run()
+        return None if run is None else run[0][0]
+
+    @property
+    def slot(self) -> int | None:
+        """That worker's seat in the pool, from 0."""
+        run = self._known_run()
+        return None if run is None else run[0][1]
+
+    @property
+    def started_at(self) -> float | None:
+        """When the worker began with it, on the clock of `time.monotonic()`; None as for `pid`.
+
+        Monotonic, because that clock is the same in all processes of a machine and is never set: what started before what, and
+        when it ended (`started_at + duration`), is always right. `time.time() - time.monotonic()` added makes it a date.
+        """
+        run = self._known_run()
+        return None if run is None else run[1] / 1e9
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds that the worker had it, unpickling and pickling included; None until it has ended, and if it never ran."""
+        run = self._run
+        return None if run is None else run[2]
 
     def result(self, timeout: float | None = None) -> T:
         """Return the call's result, or raise what it raised.
@@ -246,6 +288,13 @@ class ForkFuture(Future[T]):
             self._pool.stuck_callbacks = ran
 
     # --- private ---------------------------------------------------------------------------------------
+
+    def _known_run(self) -> Run | None:
+        """Once it has ended: what was noted then. Before: what the worker that has it says on its page."""
+        run, task = self._run, self._task
+        if run is None and task is not None and self._pool is not None:
+            run = self._pool.find_run(task)
+        return self._run if run is None else run  # it may have ended while we looked
 
     def _decode(self) -> None:
         encoded = self._encoded

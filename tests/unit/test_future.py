@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from forkpool.future import EncodedAnswer, ForkFuture
+from forkpool.future import EncodedAnswer, ForkFuture, Run
 
 
 class Requests:
@@ -24,12 +24,16 @@ class Requests:
         self.killed: list[object] = []
         self.forgotten: list[object] = []
         self.on_supervisor = False
+        self.run: Run | None = ((4711, 3), 2_500_000_000, None)
 
     def ask_kill(self, task: object) -> None:
         self.killed.append(task)
 
     def forget(self, task: object) -> None:
         self.forgotten.append(task)
+
+    def find_run(self, task: object) -> Run | None:
+        return self.run
 
     def is_supervisor_thread(self) -> bool:
         return self.on_supervisor
@@ -84,8 +88,59 @@ def test_the_base_class_keeps_results_where_we_put_them() -> None:
 def test_no_name_of_ours_hides_one_of_the_base_class() -> None:
     ours = vars(ForkFuture).keys() - vars(object).keys()
     base = dir(Future) + list(vars(Future()))
-    meant = {"cancel", "result", "exception", "__doc__", "__module__", "_done_callbacks", "__annotations__"}
+    meant = {"cancel", "running", "result", "exception", "__doc__", "__module__", "_done_callbacks", "__annotations__"}
     assert {name for name in ours if name in base and not name.startswith("__")} <= meant
+
+
+# --- where and when it ran
+
+
+def test_what_is_not_known_is_none() -> None:
+    future = make()
+    future._pool.run = None
+    assert (future.pid, future.slot, future.started_at, future.duration) == (None, None, None, None)
+    assert not future.running()
+
+
+def test_while_it_runs_the_pool_is_asked() -> None:
+    future = running()
+    assert (future.pid, future.slot, future.started_at, future.duration) == (4711, 3, 2.5, None)
+    assert future.running()
+
+
+def test_sent_to_a_worker_that_has_not_begun_it() -> None:
+    future = running()
+    future._pool.run = None
+    assert not future.running()
+    assert not future.cancel(), "whether it can be taken back is not known here"
+    assert not future.done()
+
+
+def test_at_its_end_it_is_noted() -> None:
+    future = running()
+    future._run = ((4712, 0), 3_000_000_000, 0.25)
+    future._finish(1)
+    future._pool.run = None
+    assert (future.pid, future.slot, future.started_at, future.duration) == (4712, 0, 3.0, 0.25)
+    assert not future.running()
+
+
+def test_it_ends_while_the_pool_is_asked() -> None:
+    future = running()
+
+    def finish_and_find_nothing(task: object) -> None:
+        future._run = ((4712, 0), 3_000_000_000, 0.25)
+        future._finish(1)
+
+    future._pool.find_run = finish_and_find_nothing
+    assert future.pid == 4712
+
+
+def test_a_future_made_by_hand_tells_nothing() -> None:
+    future: ForkFuture[int] = ForkFuture()
+    future.set_running_or_notify_cancel()
+    assert future.running()
+    assert (future.pid, future.slot, future.started_at, future.duration) == (None, None, None, None)
 
 
 # --- who starts, cancels, kills and finishes it

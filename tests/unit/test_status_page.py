@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkpool._shared.status_page import LINE_BYTES, SIZE, TAIL, Stage, StatusPage
+from forkpool._core.ahead import MAX_AHEAD
+from forkpool._shared.status_page import BEGAN_ROOM, LINE_BYTES, SIZE, TAIL, Stage, StatusPage
 
 
 @pytest.fixture
@@ -43,6 +44,16 @@ def test_the_host_sees_how_far_the_worker_is(sides: tuple[StatusPage, StatusPage
         seen.append(host.stage(7))
     assert seen == [Stage.LOADING, Stage.RUNNING, Stage.ENCODING, Stage.ANSWERED]
     assert host.started_at(7) == 1.5
+
+
+def test_the_page_remembers_when_the_last_tasks_began(sides: tuple[StatusPage, StatusPage]) -> None:
+    """The worker is ahead of the host by all that may be sent ahead, and by the one that it runs."""
+    worker, host = sides
+    assert BEGAN_ROOM > MAX_AHEAD + 1
+    for count in range(100):
+        worker.take(1000 - count, 7_000_000_000 + count)
+        for unread in range(max(0, count - MAX_AHEAD - 1), count + 1):
+            assert host.began_ns(unread) == 7_000_000_000 + unread
 
 
 def test_what_the_page_says_is_of_one_task_only(sides: tuple[StatusPage, StatusPage]) -> None:

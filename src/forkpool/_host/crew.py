@@ -22,6 +22,7 @@ from .._core.wire import Answer, Kind, MalformedFrame
 from .._shared.descriptors import close_all
 from .._shared.payload import is_single_use
 from ..config import PoolConfig
+from ..future import Run
 from .exit_status import orphan_status
 from .last_words import finish_lines
 from .preload_gate import PreloadGate
@@ -122,6 +123,11 @@ class Crew:
     def started_at(self, worker: Worker) -> float | None:
         """When (monotonic seconds) the worker took its first task; None: it has not."""
         return self.links[worker.generation].started_at(worker.tasks[0].seq)
+
+    def find_run(self, seq: int) -> Run | None:
+        """What is known of a task that some worker has taken and not answered. Any thread."""
+        found = (link.find_run(seq) for link in list(self.links.values()))
+        return next((run for run in found if run is not None), None)
 
     def next_time(self) -> float | None:
         """When `on_time` is needed next (monotonic seconds)."""
@@ -231,7 +237,7 @@ class Crew:
             self.servers.refuse(link, generation)
             self.on_spawn_failed(generation, "this process has no file descriptors left")
             return
-        link.pid, link.pidfd = pid, pidfd
+        link.pid, link.pidfd, link.seat = pid, pidfd, (pid, link.slot)
         self._reactor.watch(pidfd, lambda: self._on_pidfd(generation))
         self._reactor.watch(link.answer_fd, lambda: self._read_answers(generation))
         if self._encode_initializer is not None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .._core.states import Task, Verdict, Worker
 from .._core.wire import PLAIN, Kind
-from ..future import EncodedAnswer, ForkFuture
+from ..future import EncodedAnswer, ForkFuture, Run
 from .answers import decode_exception, decode_value
 from .callbacks import CallbackRunner
 from .oom import OomWatch
@@ -61,6 +61,8 @@ class Endings:
         verdict, future = task.verdict, task.future
         assert verdict is not None
         self._count(future, OF_VERDICT[verdict])
+        if link is not None:
+            future._run = _ended(link.find_run(task.seq))
         if verdict is Verdict.CANCELLED or verdict is Verdict.KILLED:
             self.cancelled(future)
         elif verdict is Verdict.POOL_BROKEN:
@@ -153,3 +155,8 @@ class Endings:
             note=link.note if by_signal_9 else None,  # else the end that we saw coming was its own
             pool_usable=not self._pool_is_closing(),
         )
+
+
+def _ended(run: Run | None) -> Run | None:
+    """It ends now."""
+    return None if run is None else (run[0], run[1], max(0.0, time.monotonic() - run[1] / 1e9))

@@ -210,6 +210,7 @@ class InlinePool(AnyPool):
             if not answer.is_error:
                 ended = self._done
         finally:
+            call.future._run = (os.getpid(), call.slot), round(call.since * 1e9), time.monotonic() - call.since
             ended.add()  # before the future tells
             self._stand_up(call)
         if answer.is_plain:

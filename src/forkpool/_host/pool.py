@@ -24,7 +24,7 @@ from .._core.states import Task
 from .._shared.calls import name_of
 from ..config import PoolConfig, TaskOptions
 from ..events import Placement, PoolStatistics
-from ..future import ForkFuture
+from ..future import ForkFuture, Run
 from .any_pool import AnyPool, check_accepts, keep_until_exit, warn
 from .intake import Intake, Request
 from .inventory import PoolSnapshot
@@ -76,6 +76,11 @@ class Pool(AnyPool):
     def forget(self, task: Task) -> None:
         """Its user has cancelled it."""
         self._post((Request.CANCEL, task))
+
+    def find_run(self, task: Task) -> Run | None:
+        """What is known of a call that runs now; None: it does not, or not yet."""
+        supervisor, seq = self._claim.get("supervisor"), task.seq
+        return None if supervisor is None or not seq else supervisor.find_run(seq)
 
     def close(self, *, cancel_queued: bool) -> None:
         """Accept no more; finish what was accepted, or only what runs. Does not wait."""

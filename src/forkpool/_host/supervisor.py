@@ -21,9 +21,10 @@ from typing import Any
 
 from .._core.machine import PoolMachine
 from .._core.states import Expiry, Task, Verb, Verdict, Worker, WorkerState
-from .._core.wire import TRACKED, Answer, Kind, MalformedFrame
+from .._core.wire import MAX_MICROS, TRACKED, Answer, Kind, MalformedFrame
 from ..config import PoolConfig
 from ..events import PoolStatistics
+from ..future import Run
 from .crew import Crew
 from .endings import ANSWER_KINDS, Endings
 from .intake import Intake, Request, Waker
@@ -138,6 +139,10 @@ class Supervisor:
         if self._thread is not None:
             self._thread.join()
         self._endings.join()
+
+    def find_run(self, seq: int) -> Run | None:
+        """What is known of a task that runs. Any thread."""
+        return self._crew.find_run(seq)
 
     def worker_pids(self) -> dict[int, int]:
         """Slot by pid. Any thread."""
@@ -308,9 +313,12 @@ class Supervisor:
         elif worker.tasks and worker.tasks[0].seq == seq and kind in ANSWER_KINDS:
             if flags & TRACKED:
                 self._crew.servers.hear_relay()
-            seconds = micros / 1e6
+            link, now = self._crew.links[worker.generation], time.monotonic()
+            began = link.began_ns(worker.tasks_done)
+            seconds = micros / 1e6 if micros < MAX_MICROS else now - began / 1e9
             self._tally.busy[worker.slot] += seconds
-            task = self._machine.on_answer(worker, time.monotonic(), seconds)
+            task = self._machine.on_answer(worker, now, seconds)
+            task.future._run = (link.seat, began, seconds)
             self._endings.answer(task, kind, flags, payload)
         else:
             raise MalformedFrame(f"an answer (kind {kind}, call {seq}) that this worker has no reason to give")

@@ -40,6 +40,7 @@ from .._shared.descriptors import close_all
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
 
 if TYPE_CHECKING:
+    from ..future import Run
     from .server_link import ServerLink
 
 _READ_BYTES = 1 << 16
@@ -61,13 +62,14 @@ class WorkerLink:
     __slots__ = (
         "_answer_fd", "_behind", "_frame_bytes", "_frame_seq", "_grown", "_page", "_pending", "_reader", "_received",
         "_task_fd", "_untaken_fd", "answered", "child_fds", "death", "note", "orphan", "patience_end", "pid", "pidfd",
-        "server", "slot",
+        "seat", "server", "slot",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.server: ServerLink | None = None  # who was asked to fork it, and reaps it
         self.pid = 0
+        self.seat = (0, slot)  # pid and slot: one record for all tasks of this worker
         self.pidfd = -1  # ours from `on_spawned` to `close`
         self.note: str | None = None  # why we killed it, when a task was not the reason
         self.death: Death | None = None
@@ -233,6 +235,18 @@ class WorkerLink:
 
     def started_at(self, seq: int) -> float | None:
         return self._page.started_at(seq)
+
+    def began_ns(self, count: int) -> int:
+        """When (monotonic nanoseconds) it took the task whose answer, its `count`-th from 0, is read now."""
+        return self._page.began_ns(count)
+
+    def find_run(self, seq: int) -> Run | None:
+        """What is known of this task, if the worker has it now. Any thread, and a page that is closed meanwhile."""
+        try:
+            started = self._page.started_ns(seq)
+        except ValueError:
+            return None
+        return None if started is None else (self.seat, started, None)
 
     def may_have_run(self, seq: int) -> str:
         """Did the task's function run? "no", "maybe" (it was entered) or "yes" (it had returned)."""

@@ -22,6 +22,8 @@ TAIL = _LINES + 2 * LINE_BYTES  # where faulthandler's text begins
 SIZE = TAIL + 60 * 1024  # what is never written takes no memory
 _LENGTH_OF_LINE = 15  # the words of their lengths: behind this one
 _SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING, _ANNOUNCED = range(6)
+_BEGAN = 32  # from this word on: when each of the last tasks began, the n-th one of the worker at n modulo their number
+BEGAN_ROOM = 32  # a power of two, and more than a worker can have answered and begun without the host having read of it
 NOTHING_YET = (1 << 63) | 0x464F524B  # in the place of a seq: arbitrary, but neither a seq nor zeros
 
 
@@ -38,11 +40,12 @@ class Stage(IntEnum):
 class StatusPage:
     """A mapping of a worker's page. It keeps no descriptor but the mapping's own."""
 
-    __slots__ = ("_map", "_words")
+    __slots__ = ("_map", "_taken", "_words")
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, SIZE)
         self._words = memoryview(self._map).cast("Q")
+        self._taken = 0  # tasks, as the worker counts them
 
     @staticmethod
     def create() -> int:
@@ -64,7 +67,8 @@ class StatusPage:
     def take(self, seq: int, now_ns: int) -> None:
         """The worker has this task now; blame begins."""
         words = self._words
-        words[_STARTED_NS] = now_ns
+        words[_STARTED_NS] = words[_BEGAN + (self._taken & (BEGAN_ROOM - 1))] = now_ns
+        self._taken += 1
         words[_STAGE] = Stage.LOADING
         words[_SEQ] = seq
 
@@ -99,8 +103,17 @@ class StatusPage:
 
     def started_at(self, seq: int) -> float | None:
         """When (monotonic seconds) the worker took this task; None: it has not."""
+        started = self.started_ns(seq)
+        return None if started is None else started / 1e9
+
+    def started_ns(self, seq: int) -> int | None:
+        """The same in nanoseconds."""
         words = self._words
-        return words[_STARTED_NS] / 1e9 if words[_SEQ] == seq else None
+        return words[_STARTED_NS] if words[_SEQ] == seq else None
+
+    def began_ns(self, count: int) -> int:
+        """When (monotonic nanoseconds) the worker took its task of this number, from 0. Ask when its answer is read."""
+        return self._words[_BEGAN + (count & (BEGAN_ROOM - 1))]
 
     def stage(self, seq: int) -> Stage:
         """How far the worker went with this task; IDLE if it never took it."""
