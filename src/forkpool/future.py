@@ -6,8 +6,9 @@ that are not plain data are unpickled by the first caller that wants them, and c
 Hard part: who ends it, and never to wait for user code. An exception may interrupt the user's thread at any line, also with
 a lock just taken (`Condition.__enter__` is Python code), so `cancel` and `kill` begin with one atomic step (`dict.setdefault`)
 against the supervisor's. Who starts or cancels it first takes `_owner`; who answers or kills it first takes `_ending`.
-The end is written under the base class's condition. A thread may hold that while a garbage-collection finalizer
-of the user's runs in it: the supervisor waits for it only so long, then another thread finishes the future.
+The end is written under the base class's condition, if anyone has asked for that (see `_lazy_future`). A thread may hold it
+while a garbage-collection finalizer of the user's runs in it: the supervisor waits only so long, then another thread finishes
+the future.
 Tests: tests/unit/test_future.py
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures._base import (
     CANCELLED,
     CANCELLED_AND_NOTIFIED,
@@ -26,6 +26,8 @@ from concurrent.futures._base import (
     RUNNING,
 )
 from typing import Any, TypeVar
+
+from ._lazy_future import LazyFuture
 
 T = TypeVar("T")
 # Pid and slot, when its worker took the call (monotonic nanoseconds), and how many seconds it had it (None: it still has it).
@@ -51,7 +53,7 @@ class EncodedAnswer:
         self.owner = 0  # the thread that unpickles
 
 
-class ForkFuture(Future[T]):
+class ForkFuture(LazyFuture[T]):
     """A `concurrent.futures.Future` whose task can be stopped, and that tells where and when it ran.
 
     Thread safe. `cancel()` never lies: it returns False for a task that runs. Use `kill()` to stop that one.
@@ -59,12 +61,8 @@ class ForkFuture(Future[T]):
     .. versionadded:: 0.1
     """
 
-    _done_callbacks: list[Callable[[Future[T]], object]]  # the base class's, unknown to its type stubs
     _pool: Any = None  # where requests go; set by the pool
-    # The core's record of this call, which refers to us. Let go of at the end: a cycle would wait for the garbage collector.
-    _task: Any = None
-    # Set by the supervisor in place of `_result` and `_exception` when the answer is not plain data.
-    _encoded: EncodedAnswer | None = None
+    _encoded: EncodedAnswer | None
     _run: Run | None = None  # set by the supervisor at the end, before anybody is told; until then the worker's page tells
 
     def kill(self) -> bool:
@@ -92,8 +90,6 @@ class ForkFuture(Future[T]):
             True: it never runs. False: a worker has it, or it is done.
         """
         if self.__dict__.setdefault("_owner", "user") == "user":
-            if self._state == PENDING:
-                self._state = CANCELLED
             self._tell_the_pool()
             if self._tell_of_cancel():
                 self._invoke_callbacks()  # type: ignore[attr-defined]  # the base class's: here, as there
@@ -147,6 +143,8 @@ class ForkFuture(Future[T]):
             CancelledError: It was cancelled or killed.
             RuntimeError: This process is a fork of the one that owns the pool: no result arrives here.
         """
+        if self._state == FINISHED and self._is_plain():
+            return self._result  # type: ignore[no-any-return]
         if not self.done():
             self._check_may_wait()
         try:
@@ -180,6 +178,10 @@ class ForkFuture(Future[T]):
         self._state = RUNNING
         return True
 
+    def _is_plain(self) -> bool:
+        """Whether an end that was written needs no more than to be read: most results do not."""
+        return self._exception is None and self._encoded is None and not self._done_callbacks
+
     def _put_back(self) -> None:
         """The worker never took it: it is pending again."""
         self._state = PENDING
@@ -205,13 +207,15 @@ class ForkFuture(Future[T]):
         Returns:
             Whether there are callbacks to run; None: nothing was done, somebody holds the condition.
         """
+        if self.__dict__.setdefault("_owner", "pool") != "pool" or not self._claim_answer():
+            return self._finish_cancelled(patience=patience)
+        if self._end_unseen((FINISHED, result, error, encoded)):
+            return False
         if not self._condition.acquire(timeout=patience):
             return None
         try:
-            if self._state != RUNNING and self._state != PENDING:
+            if self.done():
                 return False
-            if not self._claim_answer():
-                return self._end_cancelled()
             failed = error is not None or (encoded is not None and encoded.is_error)
             self._result, self._exception, self._encoded = result, error, encoded
             self._state, self._task = FINISHED, None
@@ -227,6 +231,8 @@ class ForkFuture(Future[T]):
 
     def _finish_cancelled(self, *, patience: float = -1) -> bool | None:
         """End it in `CancelledError`. Arguments and result as in `_finish`."""
+        if self._end_unseen((CANCELLED_AND_NOTIFIED, None, None, None)):
+            return False
         if not self._condition.acquire(timeout=patience):
             return None
         try:
@@ -245,8 +251,8 @@ class ForkFuture(Future[T]):
 
     def _tell_of_cancel(self) -> bool:
         """Tell who waits, in the thread that cancels. If that is interrupted, the pool does it instead of starting the task."""
-        with self._condition._lock:  # type: ignore[attr-defined]  # `with` on a C lock cannot be interrupted half-way
-            return self._state == CANCELLED and self._end_cancelled()
+        with self._condition._lock:  # `with` on a C lock cannot be interrupted half-way
+            return self._state in (PENDING, CANCELLED) and self._end_cancelled()
 
     def _end_cancelled(self) -> bool:
         self._state = CANCELLED
