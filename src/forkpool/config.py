@@ -41,6 +41,8 @@ class TaskOptions:
 
     timeout: float | None = None  # seconds of running time; None: no limit
     name: str | None = None  # for messages; None: the callable's qualified name
+    priority: int = 0  # higher ones are given to workers first
+    cancel_running: bool = False  # whether `cancel()` stops a call that runs
 
 
 DEFAULT_OPTIONS = TaskOptions()
@@ -94,7 +96,14 @@ def pool_config(
     )
 
 
-def task_options(before: TaskOptions, *, timeout: object = None, name: object = None) -> TaskOptions:
+def task_options(
+    before: TaskOptions,
+    *,
+    timeout: object = None,
+    name: object = None,
+    priority: object = None,
+    cancel_running: object = None,
+) -> TaskOptions:
     """Check the arguments of `options()`. What is None stays as it was before.
 
     Raises:
@@ -105,6 +114,10 @@ def task_options(before: TaskOptions, *, timeout: object = None, name: object = 
         given["timeout"] = _duration("timeout", timeout, zero=False)
     if name is not None:
         given["name"] = _name(name)
+    if priority is not None:
+        given["priority"] = _plain_int("priority", priority)
+    if cancel_running is not None:
+        given["cancel_running"] = _flag("cancel_running", cancel_running)
     return replace(before, **given)
 
 
@@ -151,10 +164,21 @@ def _positive_int(name: str, value: object) -> int:
     return number
 
 
+def _plain_int(name: str, value: object) -> int:
+    number = _integer(value)
+    if number is None:
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    return number
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
 def _jitter(value: object, max_tasks: int | None) -> int:
-    jitter = _integer(value)
-    if jitter is None:
-        raise TypeError(f"max_tasks_jitter must be an int, not {type(value).__name__}")
+    jitter = _plain_int("max_tasks_jitter", value)
     if jitter < 0:
         raise ValueError("max_tasks_jitter must be 0 or more")
     if jitter and max_tasks is None:

@@ -93,20 +93,32 @@ class _Submitter(Executor):
         lists = _results(self, (run, ((chunk,) for chunk in _chunks(items, chunksize))), buffersize, end)
         return itertools.chain.from_iterable(lists)
 
-    def options(self, *, timeout: float | None = None, name: str | None = None) -> OptionsView:
+    def options(
+        self,
+        *,
+        timeout: float | None = None,
+        name: str | None = None,
+        priority: int | None = None,
+        cancel_running: bool | None = None,
+    ) -> OptionsView:
         """Return a light view of this pool whose calls have these options.
 
         Args:
             timeout: Seconds that a call may run, from its real start; then its worker is killed and the future gets
                 `TaskTimeoutError`. At first there is no limit; `math.inf` takes one away.
             name: What messages call the task; at first the callable's qualified name.
+            priority: Among the calls that wait for a worker, one of a higher priority is next, and within one priority the
+                one that was submitted first. At first 0. A steady stream of higher ones lets lower ones wait for ever.
+            cancel_running: True: `cancel()` also stops a call that runs, as `kill()` does, and so does cancelling the asyncio
+                future that wraps it (`wait_for`, `TaskGroup`), or leaving a `map`. At first False, as in the standard library.
         Options of a view's view combine: what is None or left out stays as it was.
         Returns:
             An Executor: `submit`, `map` and `loop.run_in_executor` work with it. Shutting it down does nothing to the pool.
         Raises:
             TypeError, ValueError: An argument is wrong.
         """
-        return OptionsView(self._executor_of_views(), task_options(self._options, timeout=timeout, name=name))
+        options = task_options(self._options, timeout=timeout, name=name, priority=priority, cancel_running=cancel_running)
+        return OptionsView(self._executor_of_views(), options)
 
     @abstractmethod
     def _executor_of_views(self) -> ForkPoolExecutor:

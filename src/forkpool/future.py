@@ -56,7 +56,8 @@ class EncodedAnswer:
 class ForkFuture(LazyFuture[T]):
     """A `concurrent.futures.Future` whose task can be stopped, and that tells where and when it ran.
 
-    Thread safe. `cancel()` never lies: it returns False for a task that runs. Use `kill()` to stop that one.
+    Thread safe. `cancel()` never lies: it returns False for a task that runs, unless the task was submitted with
+    `options(cancel_running=True)`, or by `kill()`: then it is stopped.
 
     .. versionadded:: 0.1
     """
@@ -78,21 +79,23 @@ class ForkFuture(LazyFuture[T]):
         """
         if self.cancel():
             return True
-        if self.__dict__.setdefault("_ending", "kill") != "kill":
-            return False
-        self._pool.ask_kill(self._task)
-        return True
+        return self._stop(self._task)
 
     def cancel(self) -> bool:
-        """Cancel the task if no worker has it yet.
+        """Cancel the task if no worker has it yet; with `options(cancel_running=True)` stop it also then, as `kill()` does.
 
         Returns:
-            True: it never runs. False: a worker has it, or it is done.
+            True: it never runs, or it is being stopped and ends in `CancelledError` when its worker is dead. False: a worker
+            has it, or it is done.
         """
         if self.__dict__.setdefault("_owner", "user") == "user":
             self._tell_the_pool()
             if self._tell_of_cancel():
                 self._invoke_callbacks()  # type: ignore[attr-defined]  # the base class's: here, as there
+        else:
+            task = self._task
+            if task is not None and task.options.cancel_running:
+                return self._stop(task)
         return self.cancelled()
 
     def running(self) -> bool:
@@ -294,6 +297,13 @@ class ForkFuture(LazyFuture[T]):
             self._pool.stuck_callbacks = ran
 
     # --- private ---------------------------------------------------------------------------------------
+
+    def _stop(self, task: Any) -> bool:
+        """Whether the user is first to end it: then it ends cancelled for sure."""
+        if self.__dict__.setdefault("_ending", "kill") != "kill":
+            return False
+        self._pool.ask_kill(task)
+        return True
 
     def _known_run(self) -> Run | None:
         """Once it has ended: what was noted then. Before: what the worker that has it says on its page."""

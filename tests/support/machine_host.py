@@ -3,6 +3,8 @@
 Runs in: pytest.
 """
 
+from typing import Any
+
 from forkpool._core.machine import PoolMachine
 from forkpool._core.states import Task, Verb, Verdict, Worker
 from forkpool.config import TaskOptions
@@ -31,9 +33,9 @@ class Host:
         self.tasks: dict[str, Task] = {}
         self._seq = 0
 
-    def submit(self, *names: str, timeout: float | None = None, payload: bytes = b"") -> None:
+    def submit(self, *names: str, payload: bytes = b"", **options: Any) -> None:
         for name in names:
-            task = self.tasks[name] = Task(future=object(), payload=payload, name=name, options=TaskOptions(timeout))
+            task = self.tasks[name] = Task(future=object(), payload=payload, name=name, options=TaskOptions(**options))
             self.machine.on_submit(task)
 
     def step(self) -> list[tuple[object, ...]]:

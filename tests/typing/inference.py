@@ -37,6 +37,7 @@ assert_type(pool.submit(len, "x").started_at, float | None)
 assert_type(pool.submit(len, "x").duration, float | None)
 assert_type(pool.map(len, ["x"], timeout=1.0, chunksize=2, buffersize=3), Iterator[int])
 assert_type(pool.options(timeout=2.5, name="thumb").submit(len, "x"), ForkFuture[int])
+assert_type(pool.options(priority=3, cancel_running=True).options(name="x").submit(len, "x"), ForkFuture[int])
 assert_type(pool.options(timeout=2.5).map(len, ["x"]), Iterator[int])
 
 future: Future[int] = pool.submit(len, "x")
@@ -47,6 +48,7 @@ with ForkPoolExecutor() as entered:
 
 pool.submit(join, times=2)  # type: ignore[call-arg]  # `text` is missing
 pool.submit(join, 3)  # type: ignore[arg-type]  # not a str
+pool.options(priority="high")  # type: ignore[arg-type]  # a number
 pool.options(2.5)  # type: ignore[call-arg]  # options are named
 ForkPoolExecutor(colour="red")  # type: ignore[call-arg]  # no such option
 ForkPoolExecutor(pin=[0, 1]), ForkPoolExecutor(pin=[[0, 1], [2]]), ForkPoolExecutor(pin=range(4)), ForkPoolExecutor(pin=True)

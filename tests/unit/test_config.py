@@ -124,6 +124,9 @@ def test_a_bad_argument_is_named(arguments: dict[str, Any], kind: type[Exception
         ({"timeout": math.nan}, ValueError, "timeout must be more than 0 seconds, not nan"),
         ({"timeout": "1"}, TypeError, "timeout must be a number of seconds, not str"),
         ({"name": 3}, TypeError, "name must be a str or None, not int"),
+        ({"priority": 1.0}, TypeError, "priority must be an int, not float"),
+        ({"priority": True}, TypeError, "priority must be an int, not bool"),
+        ({"cancel_running": 1}, TypeError, "cancel_running must be True or False, not 1"),
     ],
 )
 def test_a_bad_option_is_named(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
@@ -158,6 +161,10 @@ def test_what_is_given_is_taken() -> None:
     view = task_options(TaskOptions(), timeout=2, name="thumb")
     assert view == TaskOptions(2.0, "thumb")
     assert task_options(view, timeout=math.inf) == TaskOptions(math.inf, "thumb")
+    more = task_options(view, priority=Index(), cancel_running=True)
+    assert more == TaskOptions(2.0, "thumb", priority=3, cancel_running=True)
+    assert task_options(more) == more, "what is left out stays"
+    assert task_options(more, priority=0, cancel_running=False) == view, "what is given replaces, also by a default"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed, wait
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,17 +43,18 @@ class Requests:
         return self.on_supervisor
 
 
-TASK = object()
+TASK = SimpleNamespace(options=SimpleNamespace(cancel_running=False))
+STOPPABLE = SimpleNamespace(options=SimpleNamespace(cancel_running=True))
 
 
-def make() -> ForkFuture[Any]:
+def make(task: object = TASK) -> ForkFuture[Any]:
     future: ForkFuture[Any] = ForkFuture()
-    future._pool, future._task = Requests(), TASK
+    future._pool, future._task = Requests(), task
     return future
 
 
-def running() -> ForkFuture[Any]:
-    future = make()
+def running(task: object = TASK) -> ForkFuture[Any]:
+    future = make(task)
     assert future._try_start()
     return future
 
@@ -154,6 +156,42 @@ def test_started_then_cancel_is_refused() -> None:
     assert future.running()
     assert not future.cancel()
     assert not future.cancelled()
+
+
+def test_started_then_cancel_stops_it_if_that_was_asked_for() -> None:
+    future = running(STOPPABLE)
+    assert future.cancel()
+    assert future._pool.killed == [STOPPABLE]
+    assert not future.cancelled(), "not before its worker is dead"
+    assert future.cancel(), "again"
+    future._finish(error=RuntimeError("the worker was killed"))
+    assert future.cancelled()
+    assert future.cancel(), "and again"
+
+
+def test_cancel_that_stops_says_false_when_the_answer_was_first() -> None:
+    future = running(STOPPABLE)
+    future._claim_answer()
+    assert not future.cancel()
+    future._finish(1)
+    assert not future.cancel()
+    assert future.result() == 1
+    assert future._pool.killed == []
+
+
+def test_cancel_that_would_stop_it_before_it_runs() -> None:
+    future = make(STOPPABLE)
+    assert future.cancel()
+    assert future.cancelled()
+    assert future._pool.killed == []
+
+
+def test_a_task_that_could_be_stopped_was_put_back() -> None:
+    future = running(STOPPABLE)
+    assert future.cancel()
+    future._put_back()
+    assert future.cancel(), "the pool was asked to kill it, and this time it is pending"
+    assert future.cancelled()
 
 
 def test_cancelled_then_it_cannot_be_started() -> None:

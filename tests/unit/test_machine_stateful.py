@@ -31,7 +31,9 @@ class Call:
     """The truth about one task."""
 
     task: Task | None = None
+    order: int = 0  # of submission
     claimed: bool = False
+    was_back: bool = False  # it was taken back from a worker
     cancelled: bool = False  # by its user, while it was pending
     kill_asked: bool = False
     began_in: list[int] = field(default_factory=list)  # generations of the workers that took it
@@ -93,13 +95,22 @@ class Host(RuleBasedStateMachine):
         if call.cancelled:
             return False
         call.claimed = True
+        self.judge_order(task, call)
         return True
+
+    def judge_order(self, task: Task, call: Call) -> None:
+        """The highest priority is first, and in it what was submitted first; what was taken back stands before the others."""
+        for other in self.machine.queue:
+            assert other.options.priority <= task.options.priority
+            if other.options.priority == task.options.priority and not call.was_back:
+                assert not self.call(other).was_back
+                assert self.call(other).order > call.order
 
     def put_back(self, task: Task) -> None:
         call = self.call(task)
         assert call.claimed
         assert not call.began_in
-        call.claimed = False
+        call.claimed, call.was_back = False, True
 
     def started_at(self, worker: Worker) -> float | None:
         process = self.processes[worker.generation]
@@ -240,11 +251,16 @@ class Host(RuleBasedStateMachine):
 
     # --- rules: the user
 
-    @rule(name=st.sampled_from(TASK_NAMES), timeout=st.sampled_from([None, None, None, 0.5, 3.0]), count=st.integers(1, 6))
-    def submit(self, name: str, timeout: float | None, count: int) -> None:
+    @rule(
+        name=st.sampled_from(TASK_NAMES),
+        timeout=st.sampled_from([None, None, None, 0.5, 3.0]),
+        priority=st.sampled_from([0, 0, 0, 1, -1]),
+        count=st.integers(1, 6),
+    )
+    def submit(self, name: str, timeout: float | None, priority: int, count: int) -> None:
         for _ in range(count):
-            call = Call()
-            call.task = Task(call, b"", name, TaskOptions(timeout))
+            call = Call(order=len(self.calls))
+            call.task = Task(call, b"", name, TaskOptions(timeout, priority=priority))
             self.calls.append(call)
             if self.finished:
                 self.machine.reopen()
