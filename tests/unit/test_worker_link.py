@@ -4,6 +4,8 @@ Runs in: pytest; real pipes, no process.
 """
 
 import contextlib
+import fcntl
+import mmap
 import os
 import select
 import threading
@@ -44,12 +46,17 @@ def open_fds() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
+def send(link: WorkerLink, kind: Kind, seq: int, payload: bytes) -> bool:
+    link.send(kind, seq, payload)
+    return link.flush()
+
+
 def write_all(link: WorkerLink, pipe: TaskPipe, kind: Kind, seq: int, payload: bytes) -> tuple[int, int, bytes]:
     """Write a streamed frame as the supervisor does, with a worker that reads it."""
     got: list[tuple[int, int, bytes | bytearray]] = []
     reader = threading.Thread(target=lambda: got.append(pipe.receive()))
     reader.start()
-    if not link.send(kind, seq, payload):
+    if not send(link, kind, seq, payload):
         wait_writable_and_go_on(link)
     reader.join()
     kind, seq, data = got[0]
@@ -61,7 +68,7 @@ def wait_writable_and_go_on(link: WorkerLink) -> None:
     poll.register(link.task_fd, select.POLLOUT)
     while True:
         poll.poll()
-        if link.write_more():
+        if link.flush():
             return
 
 
@@ -114,30 +121,30 @@ def test_without_descriptors_nothing_is_left_open(monkeypatch: pytest.MonkeyPatc
 
 def test_a_small_task_is_one_packet(link: WorkerLink, pipe: TaskPipe) -> None:
     for seq, payload in ((1, b""), (2, b"call"), (3, bytes(INLINE_BYTES))):
-        assert link.send(Kind.TASK, seq, payload)
+        assert send(link, Kind.TASK, seq, payload)
     received = [pipe.receive() for _ in range(3)]
     assert received == [(Kind.TASK, 1, b""), (Kind.TASK, 2, b"call"), (Kind.TASK, 3, bytes(INLINE_BYTES))]
 
 
 def test_a_large_task_is_streamed_and_small_ones_are_packets_again(link: WorkerLink, pipe: TaskPipe) -> None:
     assert write_all(link, pipe, Kind.TASK, 5, BIG) == (Kind.TASK, 5, BIG)
-    link.send(Kind.TASK, 6, b"a")
-    link.send(Kind.TASK, 7, b"b")
+    send(link, Kind.TASK, 6, b"a")
+    send(link, Kind.TASK, 7, b"b")
     assert os.read(link.child_fds[0], PACKET_BYTES) == pack(Kind.TASK, 6, b"a"), "one read is one packet"
     assert pipe.receive() == (Kind.TASK, 7, b"b")
 
 
 def test_a_task_just_beyond_a_packet(link: WorkerLink, pipe: TaskPipe) -> None:
     payload = bytes(INLINE_BYTES + 1)
-    assert link.send(Kind.TASK, 1, payload), "it fits the pipe"
+    assert send(link, Kind.TASK, 1, payload), "it fits the pipe"
     assert pipe.receive() == (Kind.TASK, 1, payload)
     assert link.recall() == []
 
 
 def test_stop_behind_an_initializer_that_is_still_being_written(link: WorkerLink, pipe: TaskPipe) -> None:
     # 1. a new worker gets large initargs, more than the pipe holds; 2. the pool is shut down before it has read them.
-    assert not link.send(Kind.INIT, 0, BIG)
-    assert link.send(Kind.STOP, 0, b""), "it waits for its turn: not in the middle of the stream"
+    assert not send(link, Kind.INIT, 0, BIG)
+    assert not send(link, Kind.STOP, 0, b""), "it waits for its turn: not in the middle of the stream"
     got: list[tuple[int, int, bytes | bytearray]] = []
     reader = threading.Thread(target=lambda: got.extend(pipe.receive() for _ in range(2)))
     reader.start()
@@ -146,27 +153,63 @@ def test_stop_behind_an_initializer_that_is_still_being_written(link: WorkerLink
     assert got == [(Kind.INIT, 0, BIG), (Kind.STOP, 0, b"")]
 
 
+def test_several_tasks_are_written_at_once_and_are_packets_all_the_same(
+    link: WorkerLink, pipe: TaskPipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    writev = os.writev
+    monkeypatch.setattr(os, "writev", lambda fd, parts: written.append(writev(fd, parts)) or written[-1])
+    payloads = [bytes(length) for length in (0, 1, INLINE_BYTES - 1, INLINE_BYTES, 5)]
+    for seq, payload in enumerate(payloads):
+        link.send(Kind.TASK, seq, payload)
+    assert link.flush()
+    assert len(written) == 1
+    assert [pipe.receive() for _ in payloads] == [(Kind.TASK, seq, payload) for seq, payload in enumerate(payloads)]
+    assert link.recall() == []
+
+
+def test_a_pipe_of_one_page_takes_one_task_after_the_other(link: WorkerLink, pipe: TaskPipe) -> None:
+    # What the kernel gives to a user who has more pipes than /proc/sys/fs/pipe-user-pages-soft allows.
+    fcntl.fcntl(link.task_fd, fcntl.F_SETPIPE_SZ, mmap.PAGESIZE)
+    for seq in range(1, 5):
+        link.send(Kind.TASK, seq, b"%d" % seq)
+    for seq in range(1, 5):
+        assert link.flush() is (seq == 4)
+        assert pipe.receive() == (Kind.TASK, seq, b"%d" % seq)
+
+
+def test_what_did_not_fit_into_the_pipe_comes_back_too(link: WorkerLink, pipe: TaskPipe) -> None:
+    fcntl.fcntl(link.task_fd, fcntl.F_SETPIPE_SZ, 2 * mmap.PAGESIZE)
+    for seq in range(1, 6):
+        link.send(Kind.TASK, seq, b"")
+    assert not link.flush()
+    pipe.receive()
+    assert link.recall() == [2, 3, 4, 5]
+    assert link.flush()
+    assert link.recall() == []
+
+
 # --- recall
 
 
 def test_what_was_not_taken_comes_back_once(link: WorkerLink, pipe: TaskPipe) -> None:
     assert link.recall() == []
     for seq in (1, 2, 3):
-        link.send(Kind.TASK, seq, b"x" * seq)
+        send(link, Kind.TASK, seq, b"x" * seq)
     pipe.receive()
     assert link.recall() == [2, 3]
     assert link.recall() == []
-    link.send(Kind.TASK, 4, b"")
+    send(link, Kind.TASK, 4, b"")
     assert pipe.receive() == (Kind.TASK, 4, b"")
 
 
 def test_a_streamed_task_that_nobody_touched_comes_back(link: WorkerLink) -> None:
-    link.send(Kind.TASK, 9, BIG)
+    send(link, Kind.TASK, 9, BIG)
     assert link.recall() == [9]
 
 
 def test_a_streamed_task_of_which_the_header_was_read_was_taken(link: WorkerLink) -> None:
-    link.send(Kind.TASK, 9, BIG)
+    send(link, Kind.TASK, 9, BIG)
     os.read(link.child_fds[0], PACKET_BYTES)
     assert link.recall() == []
 
@@ -174,15 +217,15 @@ def test_a_streamed_task_of_which_the_header_was_read_was_taken(link: WorkerLink
 def test_a_streamed_task_that_was_read_does_not_come_back(link: WorkerLink, pipe: TaskPipe) -> None:
     write_all(link, pipe, Kind.TASK, 9, BIG)
     assert link.recall() == []
-    link.send(Kind.TASK, 10, b"")
+    send(link, Kind.TASK, 10, b"")
     assert link.recall() == [10]
 
 
 def test_recall_works_after_the_worker_is_dead(link: WorkerLink) -> None:
-    link.send(Kind.TASK, 1, b"")
+    send(link, Kind.TASK, 1, b"")
     link.close_child_fds()
     assert link.recall() == [1]
-    link.send(Kind.TASK, 2, b"")  # the host has a read end: no SIGPIPE, no EPIPE
+    send(link, Kind.TASK, 2, b"")  # the host has a read end: no SIGPIPE, no EPIPE
     assert link.recall() == [2]
 
 
@@ -191,7 +234,7 @@ def test_recall_works_after_the_worker_is_dead(link: WorkerLink) -> None:
 
 def test_a_task_that_the_worker_read_and_did_not_note_never_began(link: WorkerLink, pipe: TaskPipe, page: StatusPage) -> None:
     for seq, answered in ((1, None), (2, 1)):
-        link.send(Kind.TASK, seq, b"")
+        send(link, Kind.TASK, seq, b"")
         pipe.receive()
         assert link.recall() == []
         link.answered = answered or link.answered
@@ -213,7 +256,7 @@ def test_a_streamed_task_is_taken_with_its_header(link: WorkerLink, pipe: TaskPi
 
 
 def test_a_streamed_task_whose_header_was_read_as_the_worker_died(link: WorkerLink) -> None:
-    link.send(Kind.TASK, 9, BIG)
+    send(link, Kind.TASK, 9, BIG)
     os.read(link.child_fds[0], PACKET_BYTES)
     assert link.recall() == []
     assert link.never_took([9]) == [9]

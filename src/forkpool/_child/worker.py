@@ -90,7 +90,7 @@ class TaskPipe:
         if flags & STREAM:
             self._page.read_on(seq)
             return kind, seq, self._stream(length)
-        return kind, seq, packet[HEADER.size :]
+        return kind, seq, packet[HEADER.size : HEADER.size + length]  # which may be padded
 
     def _stream(self, length: int) -> bytearray:
         payload = bytearray(length)

@@ -58,6 +58,7 @@ class Crew:
         self._encode_initializer = encode_initializer
         self._init_payload = encode_initializer() if encode_initializer is not None else None
         self.servers = Servers(config, reactor, self, gate, on_preload_failure)
+        self._unflushed: dict[int, Worker] = {}  # by generation: was sent something that is not written yet
         self._dead: list[int] = []  # reported; their links are still needed for what the core decides
         self._warned = False
 
@@ -68,12 +69,18 @@ class Crew:
         self.servers.fork(worker)
 
     def send(self, worker: Worker, task: Task) -> None:
-        """Write a task into a worker's pipe."""
-        link = self.links[worker.generation]
-        if not link.send(Kind.TASK, task.seq, task.payload):
-            self._reactor.watch(link.task_fd, lambda: self._send_more(link, worker), writable=True)
-        elif worker.tasks[0].options.timeout is not None:
-            self._machine.on_sent(worker, time.monotonic())
+        """Take on a task for a worker's pipe; `flush` writes it."""
+        self.links[worker.generation].send(Kind.TASK, task.seq, task.payload)
+        self._unflushed[worker.generation] = worker
+
+    def flush(self) -> None:
+        """Write what `send` took on: all that is for one worker at once."""
+        unflushed = self._unflushed
+        while unflushed:
+            generation, worker = unflushed.popitem()
+            link = self.links.get(generation)
+            if link is not None:
+                self._flush(link, worker)
 
     def stop(self, worker: Worker) -> None:
         """Ask a worker to leave. One that is being born is asked when it is."""
@@ -188,14 +195,28 @@ class Crew:
         return True
 
     def _send_control(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
-        if not link.send(kind, 0, payload):
-            self._reactor.watch(link.task_fd, lambda: self._send_more(link, None), writable=True)
+        link.send(kind, 0, payload)
+        self._flush(link, None)
 
-    def _send_more(self, link: WorkerLink, worker: Worker | None) -> None:
-        if link.write_more():
+    def _flush(self, link: WorkerLink, worker: Worker | None) -> None:
+        if link.is_full:  # what was added goes behind what waits already
+            return
+        if not link.flush():
+            link.is_full = True
+            self._reactor.watch(link.task_fd, lambda: self._go_on(link, worker), writable=True)
+        elif worker is not None:
+            self._on_sent(worker)
+
+    def _go_on(self, link: WorkerLink, worker: Worker | None) -> None:
+        if link.flush():
+            link.is_full = False
             self._reactor.unwatch(link.task_fd)
             if worker is not None:
-                self._machine.on_sent(worker, time.monotonic())
+                self._on_sent(worker)
+
+    def _on_sent(self, worker: Worker) -> None:
+        if worker.tasks and worker.tasks[0].options.timeout is not None:
+            self._machine.on_sent(worker, time.monotonic())
 
     def _on_pidfd(self, generation: int) -> None:
         link = self.links[generation]

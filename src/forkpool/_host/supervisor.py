@@ -349,6 +349,7 @@ class Supervisor:
             else:
                 assert worker is not None
                 self._act_on_worker(verb, worker)
+        crew.flush()
         actions.clear()  # not before: what fails in between must find the futures that are still to be ended
         if machine.broken and self._intake.broken is None:
             reason = crew.start_failure

@@ -3,48 +3,31 @@
 Runs in: host, supervisor thread (and `started_at` for whoever asks). It owns at most five descriptors: the task pipe's write
 end, a read end of the same pipe, the answer pipe's read end, the worker's pidfd, and the mapping of its status page.
 
-Hard part: a task that was written but never taken must be told from one that was taken. The task pipe is a packet pipe
-(`O_DIRECT`, pipe(2)): a frame is read whole or not at all, and the host can read it too. What the host still finds in the pipe
-of a dead worker never began. The second read end is opened through /proc without O_DIRECT (with it: EINVAL), so that
-its non-blocking flag is its own. For a streamed frame the count of unread bytes tells (FIONREAD): all of them, or it was taken.
-The pipe alone does not tell all: a worker that dies between two tasks may take a frame with it. Then the status page, on
-which a worker notes a task before it does anything else with it, tells that it never began (`never_took`).
+Hard part: what a worker that died had taken. What still lies in its task pipe it had not, see `task_sender`. But a
+worker that dies between two tasks may take a frame with it. Then the status page, on which a worker notes a task before it does
+anything else with it, tells that it never began (`never_took`).
 Tests: tests/process/test_crash.py, tests/unit/test_worker_link.py
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
-import sys
-import termios
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .._core.wire import (
-    INLINE_BYTES,
-    PACKET_BYTES,
-    STREAM,
-    Answer,
-    AnswerReader,
-    Kind,
-    MalformedFrame,
-    pack,
-    pack_header,
-    unpack_header,
-)
+from .._core.wire import Answer, AnswerReader, Kind, MalformedFrame
 from .._shared.descriptors import close_all
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
+from .task_sender import TaskSender
 
 if TYPE_CHECKING:
     from ..future import Run
     from .server_link import ServerLink
 
 _READ_BYTES = 1 << 16
-_PIPE_BYTES = 1 << 20
 SIGNAL_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 
 
@@ -60,9 +43,8 @@ class WorkerLink:
     """Channel, status page and pidfd of one worker."""
 
     __slots__ = (
-        "_answer_fd", "_behind", "_frame_bytes", "_frame_seq", "_grown", "_page", "_pending", "_reader", "_received",
-        "_task_fd", "_untaken_fd", "answered", "child_fds", "death", "note", "orphan", "patience_end", "pid", "pidfd",
-        "seat", "server", "slot",
+        "_answer_fd", "_page", "_reader", "_received", "_sender", "answered", "child_fds", "death", "is_full", "note",
+        "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -75,34 +57,31 @@ class WorkerLink:
         self.death: Death | None = None
         self.patience_end: float | None = None  # monotonic seconds: what followed the first sign of death must be here by then
         self.answered = NOTHING_YET  # seq of the last task that it answered
+        self.is_full = False  # its task pipe: what else is sent waits until there is room
         self.orphan = False  # the fork server that forked it is gone: nobody reaps it and tells
         self._reader = AnswerReader()
-        self._pending: memoryview | None = None  # what is still to be written of a streamed frame
-        self._behind = b""  # a packet for which the stream must make room first
-        self._frame_bytes = 0  # written of the last streamed frame, header included; 0 after a packet
-        self._frame_seq = 0
-        self._grown = False
         self._received = 0  # bytes of answers
         opened: list[int] = []
         try:
-            task_read, self._task_fd = _opened(opened, os.pipe2(os.O_CLOEXEC | os.O_DIRECT))
+            task_read, task_write = _opened(opened, os.pipe2(os.O_CLOEXEC | os.O_DIRECT))
             self._answer_fd, answer_write = _opened(opened, os.pipe2(os.O_CLOEXEC))
-            self._untaken_fd = os.open(f"/proc/self/fd/{task_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            opened.append(self._untaken_fd)
+            untaken = os.open(f"/proc/self/fd/{task_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            opened.append(untaken)
             page_fd = StatusPage.create()
             opened.append(page_fd)
             self._page = StatusPage(page_fd)
         except BaseException:
             close_all(opened)
             raise
-        self._set_packets(True)
+        self._sender = TaskSender(task_write, untaken)
         os.set_blocking(self._answer_fd, False)
         self.child_fds: tuple[int, ...] = (task_read, answer_write, page_fd)  # the worker's; closed here once they were sent
 
     @property
     def fds(self) -> list[int]:
         """What a fork of the host must not keep open."""
-        return [fd for fd in (*self.child_fds, self._task_fd, self._untaken_fd, self._answer_fd, self.pidfd) if fd >= 0]
+        fds = (*self.child_fds, *self._sender.fds, self._answer_fd, self.pidfd)
+        return [fd for fd in fds if fd >= 0]
 
     @property
     def answer_fd(self) -> int:
@@ -110,7 +89,7 @@ class WorkerLink:
 
     @property
     def task_fd(self) -> int:
-        return self._task_fd
+        return self._sender.task_fd
 
     def close_child_fds(self) -> None:
         fds, self.child_fds = self.child_fds, ()
@@ -123,63 +102,17 @@ class WorkerLink:
 
     # --- tasks
 
-    def send(self, kind: Kind, seq: int, payload: bytes) -> bool:
-        """Write a frame. False: a part is left, call `write_more` when the pipe is writable.
+    def send(self, kind: Kind, seq: int, payload: bytes) -> None:
+        """Take a frame on, to be written by the next `flush`. A large one only for an idle worker."""
+        self._sender.add(kind, seq, payload)
 
-        A large payload only to an idle worker. A packet behind a stream that is still being written (STOP behind a large
-        INIT) is written by the same `write_more`: True.
-        """
-        if self._pending is not None:
-            self._behind = pack(kind, seq, payload)
-            return True
-        if len(payload) <= INLINE_BYTES:
-            self._frame_bytes = 0
-            os.write(self._task_fd, pack(kind, seq, payload))
-            return True
-        header = pack_header(kind, seq, len(payload), STREAM)
-        os.write(self._task_fd, header)
-        self._frame_bytes, self._frame_seq = len(header), seq
-        self._set_packets(False)
-        self._grow()
-        self._pending = memoryview(payload)
-        return self.write_more()
-
-    def write_more(self) -> bool:
-        """Go on with a streamed frame, and what waits behind it. True: all of it is in the pipe."""
-        try:
-            self._write_stream()
-            if self._behind:
-                os.write(self._task_fd, self._behind)
-                self._behind = b""
-        except BlockingIOError:
-            return False
-        return True
-
-    def _write_stream(self) -> None:
-        while self._pending is not None:
-            written = os.write(self._task_fd, self._pending[:_PIPE_BYTES])
-            self._frame_bytes += written
-            self._pending = self._pending[written:]
-            if not self._pending:
-                self._pending = None
-                self._set_packets(True)
+    def flush(self) -> bool:
+        """Write what was taken on. False: a part is left, call again when the pipe is writable."""
+        return self._sender.flush()
 
     def recall(self) -> list[int]:
-        """Take back the frames that the worker has not taken; returns their seqs. Whoever reads a packet owns its task."""
-        if self._frame_bytes:
-            return self._recall_streamed()
-        seqs = []
-        with contextlib.suppress(BlockingIOError):
-            while packet := os.read(self._untaken_fd, PACKET_BYTES):
-                seqs.append(unpack_header(packet)[2])
-        return seqs
-
-    def _recall_streamed(self) -> list[int]:
-        """Nothing lies behind a streamed frame; ask only when the worker is dead, or it may be reading it."""
-        unread = bytearray(4)
-        fcntl.ioctl(self._untaken_fd, termios.FIONREAD, unread)
-        untouched = int.from_bytes(unread, sys.byteorder) == self._frame_bytes
-        return [self._frame_seq] if untouched else []
+        """Take back the frames that the worker has not taken; returns their seqs."""
+        return self._sender.recall()
 
     def never_took(self, seqs: list[int]) -> list[int]:
         """Which of these the worker, now dead, never began, though they may be in its pipe no more."""
@@ -288,15 +221,6 @@ class WorkerLink:
         self._page.ask_terminate()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
-
-    def _set_packets(self, packets: bool) -> None:
-        fcntl.fcntl(self._task_fd, fcntl.F_SETFL, os.O_NONBLOCK | (os.O_DIRECT if packets else 0))
-
-    def _grow(self) -> None:
-        if not self._grown:
-            self._grown = True
-            with contextlib.suppress(OSError):  # beyond /proc/sys/fs/pipe-user-pages-soft: slower, not wrong
-                fcntl.fcntl(self._task_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _opened(record: list[int], pair: tuple[int, int]) -> tuple[int, int]:

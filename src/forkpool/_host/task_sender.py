@@ -1,0 +1,124 @@
+"""The host's ends of a worker's task pipe: frames go in, and what the worker has not taken can be taken back.
+
+Runs in: host, supervisor thread. Owns two descriptors: the pipe's write end, and a read end of the same pipe.
+
+Hard part: a task that was written but never taken must be told from one that was taken. The pipe is a packet pipe (`O_DIRECT`,
+pipe(2)): a frame is read whole or not at all, and the host can read it too. What the host still finds in the pipe of a dead
+worker never began. The second read end is opened through /proc without O_DIRECT (with it: EINVAL), so that its
+non-blocking flag is its own. For a streamed frame the count of unread bytes tells (FIONREAD): all of them, or it was taken.
+
+Each system call lets another thread take the interpreter, which may keep it for milliseconds. So several frames are written in
+one: the kernel cuts a long write into packets of a page (`pipe_write` in its fs/pipe.c), and each frame but the last is padded
+to one. A pipe may hold few pages (beyond /proc/sys/fs/pipe-user-pages-soft one or two): what does not fit waits here.
+Tests: tests/unit/test_worker_link.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import sys
+import termios
+from collections import deque
+from itertools import islice
+
+from .._core.wire import INLINE_BYTES, PACKET_BYTES, STREAM, Kind, pack, pack_header, unpack_header
+
+_PIPE_BYTES = 1 << 20
+_PADDING = memoryview(bytes(mmap.PAGESIZE))
+_BATCH = 16  # frames in one write; a usual pipe holds as many pages
+
+
+class TaskSender:
+    """Writes frames to one worker, as many at once as there are, and takes back what it has not taken."""
+
+    __slots__ = ("_frame_bytes", "_frame_seq", "_frames", "_grown", "_stream", "task_fd", "untaken_fd")
+
+    def __init__(self, task_fd: int, untaken_fd: int) -> None:
+        self.task_fd = task_fd
+        self.untaken_fd = untaken_fd
+        self._frames: deque[tuple[int, bytes]] = deque()  # seq and packet of what is still to be written
+        self._stream: memoryview | None = None  # what is still to be written of a streamed frame, before those
+        self._frame_bytes = 0  # written of the last streamed frame, header included; 0 after a packet
+        self._frame_seq = 0
+        self._grown = False
+        self._set_packets(True)
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        return self.task_fd, self.untaken_fd
+
+    def add(self, kind: Kind, seq: int, payload: bytes) -> None:
+        """Take a frame on, to be written by the next `flush`. A large one only for an idle worker."""
+        if len(payload) <= INLINE_BYTES:
+            self._frames.append((seq, pack(kind, seq, payload)))
+            return
+        header = pack_header(kind, seq, len(payload), STREAM)
+        os.write(self.task_fd, header)
+        self._frame_bytes, self._frame_seq = len(header), seq
+        self._set_packets(False)
+        self._grow()
+        self._stream = memoryview(payload)
+
+    def flush(self) -> bool:
+        """Write what was taken on. False: a part is left, call again when the pipe is writable."""
+        try:
+            self._write_stream()
+            while self._frames:
+                self._frame_bytes = 0
+                self._write_frames()
+        except BlockingIOError:
+            return False
+        return True
+
+    def recall(self) -> list[int]:
+        """Take back the frames that the worker has not taken; returns their seqs. Whoever reads a packet owns its task."""
+        if self._frame_bytes:
+            return self._recall_streamed()
+        unwritten = [seq for seq, _ in self._frames]
+        self._frames.clear()
+        seqs = []
+        with contextlib.suppress(BlockingIOError):
+            while packet := os.read(self.untaken_fd, PACKET_BYTES):
+                seqs.append(unpack_header(packet)[2])
+        return seqs + unwritten
+
+    def _recall_streamed(self) -> list[int]:
+        """Nothing lies behind a streamed frame; ask only when the worker is dead, or it may be reading it."""
+        unread = bytearray(4)
+        fcntl.ioctl(self.untaken_fd, termios.FIONREAD, unread)
+        untouched = int.from_bytes(unread, sys.byteorder) == self._frame_bytes
+        return [self._frame_seq] if untouched else []
+
+    def _write_frames(self) -> None:
+        frames = self._frames
+        if len(frames) == 1:
+            os.write(self.task_fd, frames[0][1])
+            frames.clear()
+            return
+        parts: list[bytes | memoryview] = []
+        for _, frame in islice(frames, _BATCH):
+            parts += (frame, _PADDING[len(frame) :])
+        written = os.writev(self.task_fd, parts[:-1])
+        for _ in range(-(-written // mmap.PAGESIZE)):
+            frames.popleft()
+
+    def _write_stream(self) -> None:
+        while self._stream is not None:
+            written = os.write(self.task_fd, self._stream[:_PIPE_BYTES])
+            self._frame_bytes += written
+            self._stream = self._stream[written:]
+            if not self._stream:
+                self._stream = None
+                self._set_packets(True)
+
+    def _set_packets(self, packets: bool) -> None:
+        fcntl.fcntl(self.task_fd, fcntl.F_SETFL, os.O_NONBLOCK | (os.O_DIRECT if packets else 0))
+
+    def _grow(self) -> None:
+        if not self._grown:
+            self._grown = True
+            with contextlib.suppress(OSError):  # beyond /proc/sys/fs/pipe-user-pages-soft: slower, not wrong
+                fcntl.fcntl(self.task_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
