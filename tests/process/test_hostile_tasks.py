@@ -4,6 +4,7 @@ Rows "task closes every fd it can find ...", "task forks, and the forked child r
 frames", "nested".
 """
 
+import functools
 import os
 import signal
 import subprocess
@@ -195,6 +196,34 @@ def test_forked_child_returns_from_the_task(marks: Marks) -> None:
             assert ex.submit(fork_and_return_twice, marks).result() == pid
         assert ex.submit(tasks.pid).result() == pid
         assert [ex.submit(tasks.add, n, n).result() for n in range(20)] == [2 * n for n in range(20)]
+
+
+def fork_and_let_the_child_return_first() -> None:
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_forked_child_that_returned_does_not_speak_for_the_worker() -> None:
+    # It went on to pickle its result, and said so on the worker's page: then the worker died, and "the task had returned".
+    with ForkPoolExecutor(1) as ex:
+        error = ex.submit(fork_and_let_the_child_return_first).exception()
+        assert isinstance(error, WorkerCrashedError)
+        assert error.may_have_run == "maybe"
+
+
+def mark_and_fork(marks: Marks, number: int) -> int:
+    marks.add(str(number))
+    if child := os.fork():
+        os.waitpid(child, 0)
+    return number
+
+
+def test_forked_child_leaves_the_rest_of_a_chunk_to_the_worker(marks: Marks) -> None:
+    with ForkPoolExecutor(1) as ex:
+        assert list(ex.map(functools.partial(mark_and_fork, marks), range(4), chunksize=4)) == [0, 1, 2, 3]
+    assert marks.words() == ["0", "1", "2", "3"]
 
 
 def fork_and_raise() -> int:

@@ -56,6 +56,17 @@ def test_the_page_remembers_when_the_last_tasks_began(sides: tuple[StatusPage, S
             assert host.began_ns(unread) == 7_000_000_000 + unread
 
 
+def test_a_forked_child_of_the_worker_has_no_part_in_it(sides: tuple[StatusPage, StatusPage]) -> None:
+    worker, host = sides
+    worker.take(7, 1)
+    worker.set_stage(Stage.RUNNING)
+    worker.part()
+    worker.set_stage(Stage.ENCODING)
+    worker.announce(99)
+    assert host.stage(7) is Stage.RUNNING
+    assert host.announced() == 0
+
+
 def test_what_the_page_says_is_of_one_task_only(sides: tuple[StatusPage, StatusPage]) -> None:
     worker, host = sides
     worker.take(7, 1)

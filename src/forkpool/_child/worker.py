@@ -5,9 +5,9 @@ answer pipe (write end), the status page.
 It never imports the exception classes of forkpool: it sends facts.
 
 Hard part: user code may do anything between two of our steps. It may fork and return twice (the pid is checked before every
-write), close our descriptors (EBADF ends the worker: the host then blames the task it holds), change signal handlers
-(undone after the task), raise KeyboardInterrupt late. The answer is written before the next task is read, so the host
-always knows which task a death belongs to.
+write, and the child writes on a page of its own), close our descriptors (EBADF ends the worker: the host then blames the task
+it holds), change signal handlers (undone after the task), raise KeyboardInterrupt late. The answer is written before the next
+task is read, so the host always knows which task a death belongs to.
 SIGTERM does nothing unless the host itself asked for it on the status page: a SIGTERM to the whole group or cgroup is the
 host's to handle. A task's own handlers work while it runs.
 Tests: tests/process/test_crash.py, tests/process/test_signals.py
@@ -41,6 +41,7 @@ from .._core.wire import (
     pack_header,
     unpack_header,
 )
+from .._shared.calls import count_fork
 from .._shared.current_task import SEAT
 from .._shared.descriptors import move_high
 from .._shared.payload import CallDecoder, PayloadError, ResultEncoder
@@ -67,6 +68,8 @@ class WorkerProcess:
         page = StatusPage(page_fd)
         os.lseek(page_fd, TAIL, os.SEEK_SET)
         faulthandler.enable(page_fd, all_threads=True)
+        os.register_at_fork(after_in_child=page.part)
+        os.register_at_fork(after_in_child=count_fork)
         loop = TaskLoop(TaskPipe(task_fd, page), answer_fd, page)
         inherit.apply_in_worker(self._snapshot, slot, keep_signals=loop.set_handlers())
         keep_unfinished_lines(page)

@@ -14,9 +14,28 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class _Forks:
+    """How often this process and its ancestors were forked since one of them became a worker."""
+
+    count = 0
+
+
+def count_fork() -> None:
+    """For `os.register_at_fork`, in a worker: this process is a child that a task forked."""
+    _Forks.count += 1
+
+
 def run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
-    """One task of `map(chunksize=)`: a call for each item."""
-    return [fn(*args) for args in chunk]
+    """One task of `map(chunksize=)`: a call for each item.
+
+    A child that an item forks, and that comes back from it, must not run the other items too. It leaves in the worker's loop.
+    """
+    before, results = _Forks.count, []
+    for args in chunk:
+        results.append(fn(*args))
+        if _Forks.count != before:  # not `os.getpid`, a system call that costs as much as a small item
+            break
+    return results
 
 
 def name_of(fn: Callable[..., Any]) -> str:

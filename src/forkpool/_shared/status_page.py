@@ -79,6 +79,10 @@ class StatusPage:
     def set_stage(self, stage: Stage) -> None:
         self._words[_STAGE] = stage
 
+    def part(self) -> None:
+        """This process is a child that a task forked: what it says of itself from now on, it says to nobody."""
+        self._words = memoryview(bytearray(SIZE)).cast("Q")
+
     def announce(self, count: int) -> None:
         """So many bytes of answers will have been written, from the worker's start to the end of the one that comes now."""
         self._words[_ANNOUNCED] = count
