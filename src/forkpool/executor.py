@@ -438,3 +438,4 @@ def _take(future: ForkFuture[T], end: float | None) -> T:
         return future.result(None if end is None else end - time.monotonic())
     finally:
         future.cancel()
+        del future  # what it raised holds this frame

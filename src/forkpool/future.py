@@ -151,14 +151,17 @@ class ForkFuture(LazyFuture[T]):
         if not self.done():
             self._check_may_wait()
         try:
-            value = super().result(timeout)
+            try:
+                value = super().result(timeout)
+            finally:
+                if self._done_callbacks:
+                    self._let_callbacks_run(timeout)
+            if value is None:  # or not unpickled when we looked; by now another thread may have done it
+                self._decode()
+                return super().result(0)
+            return value
         finally:
-            if self._done_callbacks:
-                self._let_callbacks_run(timeout)
-        if value is None:  # or not unpickled when we looked; by now another thread may have done it
-            self._decode()
-            return super().result(0)
-        return value
+            self = None  # type: ignore[assignment]  # what it raised holds this frame: as in the base class, no cycle
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, None if it returned. Arguments and errors as in `result`."""

@@ -9,13 +9,17 @@ Differences, each with its reason:
 """
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
+from collections.abc import Callable
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
     FIRST_EXCEPTION,
     CancelledError,
+    Executor,
     Future,
     InvalidStateError,
     as_completed,
@@ -89,6 +93,32 @@ def test_exceptions_come_back(make: Make, error: BaseException) -> None:
 def test_result_raises_the_exception(make: Make) -> None:
     with make(1) as ex, pytest.raises(KeyError, match="missing"):
         ex.submit(tasks.raise_this, KeyError("missing")).result()
+
+
+class Oops(Exception):
+    """One that can be referred to weakly."""
+
+
+def of_a_future(ex: Executor) -> Any:
+    return ex.submit(tasks.raise_new, Oops).result()
+
+
+def of_a_map(ex: Executor) -> Any:
+    return next(ex.map(tasks.raise_new, [Oops]))
+
+
+@pytest.mark.parametrize("ask", [of_a_future, of_a_map])
+def test_what_was_raised_is_freed_without_the_garbage_collector(ask: Callable[[Executor], Any], make: Make) -> None:
+    gc.disable()
+    try:
+        with make(1) as ex:
+            try:
+                ask(ex)
+            except Oops as error:
+                raised = weakref.ref(error)
+        assert raised() is None
+    finally:
+        gc.enable()
 
 
 @beside

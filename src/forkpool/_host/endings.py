@@ -60,6 +60,8 @@ class Endings:
         """The task ends as its verdict says; `worker` and `link`, dead, held it if it was sent."""
         verdict, future = task.verdict, task.future
         assert verdict is not None
+        if verdict is Verdict.POOL_BROKEN and not future._try_start():
+            verdict = Verdict.CANCELLED  # its user was quicker, and the pool broke before his word was heard
         self._count(future, OF_VERDICT[verdict])
         if link is not None:
             future._run = _ended(link.find_run(task.seq))
