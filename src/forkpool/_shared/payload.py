@@ -15,11 +15,13 @@ Tests: tests/unit/test_payload_*.py
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pickle
 import struct
 import sys
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from forkpool._shared import explain
@@ -38,6 +40,7 @@ Buffer = bytes | bytearray | memoryview
 RICH, PATH, SINGLE_USE, NAMED, TITLE = 1, 2, 4, 8, 16
 _LENGTH = struct.Struct("<Q")
 _PLAIN_TAG = b"\0"
+_MOST_SETTLED, _SETTLED_BYTES = 64, 1 << 14  # arbitrary: a megabyte at most
 PLAIN_RESULT_LIMIT = 65536  # arbitrary: what the supervisor thread may unpickle itself, tens of microseconds
 
 
@@ -80,21 +83,32 @@ class CallEncoder:
         Raises:
             PayloadError: The user's: a part of the call cannot travel. Nothing was changed.
         """
-        if (
-            self._auto
-            and all_plain(args)
-            and is_plain_callable(fn)
-            and (not kwargs or all_plain(kwargs.values()))
-            and sys.path == self._path
-        ):
-            head = _PLAIN_TAG if name is None else b"".join((bytes((TITLE,)), *_with_length(_as_bytes(name))))
-            payload = head + pickle.dumps((fn.__module__, fn.__qualname__, args, kwargs), 5)
-            if len(payload) >= explain.BIG and self._sizes is not None:
-                from forkpool._shared.session import Session
+        if self._auto and all_plain(args) and (not kwargs or all_plain(kwargs.values())) and sys.path == self._path:
+            if is_plain_callable(fn):
+                head = _PLAIN_TAG if name is None else b"".join((bytes((TITLE,)), *_with_length(_as_bytes(name))))
+                payload = head + pickle.dumps((fn.__module__, fn.__qualname__, args, kwargs), 5)
+                if len(payload) >= explain.BIG and self._sizes is not None:
+                    from forkpool._shared.session import Session
 
-                self._sizes.look(Session, fn, args, kwargs, [])
-            return payload
+                    self._sizes.look(Session, fn, args, kwargs, [])
+                return payload
+            if type(fn) is FunctionType and not self._preloads_main:
+                return self._encode_repeated(fn, args, kwargs, name)
         return self._encode_rich(fn, args, kwargs, name)
+
+    def _encode_repeated(self, fn: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> bytes:
+        """Encode a function that goes by value, with plain arguments: it may have been sent before."""
+        repeated = _repeated_calls()
+        known = repeated.find(fn)
+        if known is None:
+            payload = self._encode_rich(fn, args, kwargs, name)
+            if payload[0] == RICH | NAMED:
+                repeated.learn(fn, bytes(_split(memoryview(payload)[1:])[0]))
+            return payload
+        body = pickle.dumps((known.space, known.name, args, kwargs), 5)
+        if len(body) >= explain.BIG:
+            return self._encode_rich(fn, args, kwargs, name)  # which may have something to say about that
+        return _join_bytes(body, known.table, None, NAMED, name)
 
     def _encode_rich(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> bytes:
         from forkpool._shared import mp_support
@@ -134,6 +148,8 @@ class CallDecoder:
     def __init__(self) -> None:
         self.name: str | None = None  # of the call that was decoded last, if it was given one
         self._last_path: list[str] | None = None
+        # Tables of which nothing is new to this worker: namespace, name, function, and the namespace's module.
+        self._settled: dict[bytes, tuple[str, str, Any, Any]] = {}
 
     def decode(self, data: Buffer) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """Return function, arguments and keyword arguments of a payload.
@@ -154,16 +170,39 @@ class CallDecoder:
             if not flags & RICH:
                 module, name, args, kwargs = pickle.loads(view)
                 return _look_up(module, name), args, kwargs
-            fn, args, kwargs = load_body(flags, view, self._open_table)
+            fn, args, kwargs = self._load_rich(flags, view)
         except ModuleNotFoundError as exc:
             explain.add_path_note(exc, self._last_path)
             raise
         return fn, args, kwargs
 
-    def _open_table(self, table: memoryview) -> Applier:
+    def _load_rich(self, flags: int, view: memoryview) -> Any:
+        """Most calls come with a table that the last ones had, too: then only the arguments are new."""
+        part, body = _split(view)
+        table = bytes(part)
+        known = self._settled.get(table)
+        if known is not None and flags & NAMED:
+            space, name, args, kwargs = pickle.loads(body)
+            if known[:2] == (space, name):
+                sys.modules[space[2:]] = known[3]  # as for each call by value: a task may have put something else there
+                return known[2], args, kwargs
+        return self._load_table(flags, view, table)
+
+    def _load_table(self, flags: int, view: memoryview, table: bytes) -> Any:
+        from forkpool._shared import tracking
         from forkpool._shared.rebuild import Applier
 
-        return Applier(pickle.loads(table), worker=True)
+        applier = Applier(pickle.loads(table), worker=True)
+        try:
+            call = load_body(flags, view, lambda _: applier)
+        finally:
+            if not applier.is_settled or len(self._settled) >= _MOST_SETTLED:
+                self._settled.clear()
+        if applier.is_settled and flags & NAMED and len(table) <= _SETTLED_BYTES:
+            space, name = pickle.loads(_split(view)[1])[:2]
+            if space.startswith("m:"):
+                self._settled[table] = (space, name, call[0], tracking.module_by_value(space[2:], fresh=True))
+        return call
 
     def _extend_path(self, path: list[str]) -> None:
         if path == self._last_path:
@@ -251,6 +290,10 @@ def load_body(flags: int, view: memoryview, open_table: Callable[[memoryview], A
 
 
 def _join(body: bytes, entries: list[Any], path: list[str] | None, flags: int, name: str | None = None) -> bytes:
+    return _join_bytes(body, pickle.dumps(entries, 5), path, flags, name)
+
+
+def _join_bytes(body: bytes, table: bytes, path: list[str] | None, flags: int, name: str | None) -> bytes:
     parts = [b""]
     if name is not None:
         flags |= TITLE
@@ -259,9 +302,16 @@ def _join(body: bytes, entries: list[Any], path: list[str] | None, flags: int, n
         flags |= PATH
         parts += _with_length(pickle.dumps(path, 5))
     flags |= RICH
-    parts += _with_length(pickle.dumps(entries, 5))
+    parts += _with_length(table)
     parts[0] = bytes((flags,))
     return b"".join((*parts, body))
+
+
+@functools.cache
+def _repeated_calls() -> Any:
+    from forkpool._shared import repeated_calls  # only for calls by value: it imports cloudpickle
+
+    return repeated_calls
 
 
 def _as_bytes(name: str) -> bytes:

@@ -38,6 +38,7 @@ class Applier:
         self._worker = worker
         self.made: dict[Key, Any] = {}
         self._bare: list[tuple[Any, ...]] = []  # classes without attributes yet, bases first
+        self.is_settled = True  # nothing was new so far
         self._depth = 0  # how many classes are being made, each for the one before
 
     def __enter__(self) -> Applier:
@@ -87,6 +88,7 @@ class Applier:
         known = tracking.received.get(key)
         if known is not None and known[0] == digest:
             return
+        self.is_settled = False
         as_preloaded = tracking.is_as_preloaded(space, name)
         if as_preloaded and known is None and _own_digest(key, namespace[name]) == digest:
             tracking.received[key] = (digest, namespace[name])
@@ -99,6 +101,7 @@ class Applier:
 
     def _apply_class(self, entry: tuple[Any, ...]) -> None:
         key, _, digest, skeleton, state = entry
+        self.is_settled = False  # a class may be forgotten meanwhile
         uid = key[1]
         cls = tracking.class_of(uid)
         known = tracking.received.get(key)

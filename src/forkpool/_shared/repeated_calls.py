@@ -1,0 +1,171 @@
+"""Know a function that was shipped by value when it is submitted again, and reuse what was pickled of it.
+
+Runs in: host (caller's thread, in submit). Programs submit the same few functions of `__main__` a million times, and all that a
+`session` finds out about one, and pickles, is what it found the last time.
+
+Hard part: what runs is what the host holds at `submit`. So each use compares all that the table was made of with what is
+there now, by identity. That is only sound for what cannot change itself: so functions are known that consist of immutable
+parts, and read globals that are immutable, importable modules, found by name, or again such functions. All others take the long
+way each time.
+Tests: tests/unit/test_repeated_calls.py
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import weakref
+from operator import is_
+from typing import Any
+
+from forkpool._shared.by_value import _BASICS, global_name
+from forkpool._shared.code_names import names_of, submodules_used
+from forkpool._shared.importable import is_importable
+from forkpool._shared.plain import SCALARS, is_plain_callable
+
+IMMUTABLE = SCALARS - {bytearray}
+MAX_TABLE = 1 << 14  # bytes; what is compared by identity is kept alive, and is no larger
+MAX_KNOWN = 256
+_MAX_TRIES = 3
+_MISSING = object()
+
+_known: dict[int, RepeatedCall] = {}  # by id of the function, which the call keeps alive
+_tries: dict[int, tuple[weakref.ref[Any], int]] = {}  # by id of the code of functions that could not be known
+
+
+class RepeatedCall:
+    """A table that was sent, where it belongs, and everything that it was made of."""
+
+    __slots__ = (
+        "_absent",
+        "_by_name",
+        "_functions",
+        "_globals",
+        "_modules",
+        "_namespace",
+        "function",
+        "name",
+        "space",
+        "table",
+    )
+
+    def __init__(self, function: types.FunctionType, space: str, name: str, table: bytes) -> None:
+        namespace = function.__globals__
+        self.function = function
+        self.space = space
+        self.name = name
+        self.table = table
+        self._namespace = namespace
+        self._functions: list[tuple[types.FunctionType, tuple[Any, ...]]] = []
+        self._globals: dict[str, Any] = {basic: namespace.get(basic, _MISSING) for basic in _BASICS}
+        self._by_name: list[Any] = []
+        self._modules: dict[str, Any] = {function.__module__: sys.modules.get(function.__module__)}
+        self._absent: set[str] = set()  # modules that are not loaded
+
+    def holds(self) -> bool:
+        """Tell whether everything is as it was."""
+        for function, parts in self._functions:
+            now = _parts_of(function)
+            if len(now) != len(parts) or not all(map(is_, now, parts)) or _has_others(function):
+                return False
+        get = self._namespace.get
+        for name, value in self._globals.items():
+            if get(name, _MISSING) is not value:
+                return False
+        modules = sys.modules
+        for name, value in self._modules.items():
+            if modules.get(name) is not value:
+                return False
+        return all(map(is_plain_callable, self._by_name)) and modules.keys().isdisjoint(self._absent)
+
+    def note_all(self) -> bool:
+        """Note all that the table was made of. False: something of it may change unseen."""
+        return self._add_function(self.function) and self._globals.setdefault(self.name, self.function) is self.function
+
+    def _add_function(self, function: types.FunctionType) -> bool:
+        defaults = function.__defaults__
+        if function.__globals__ is not self._namespace or not all(type(value) in IMMUTABLE for value in defaults or ()):
+            return False
+        if _has_others(function) or not all(map(_is_constant, function.__annotations__.values())):
+            return False
+        self._functions.append((function, _parts_of(function)))
+        names = names_of(function.__code__)
+        for name in names.imports:
+            self._modules[name] = sys.modules.get(name)
+            if self._modules[name] is not None and not is_importable(name):
+                return False
+        return all(self._add_global(name, names.attributes) for name in names.globals)
+
+    def _add_global(self, name: str, attributes: tuple[str, ...]) -> bool:
+        value = self._namespace.get(name, _MISSING)
+        is_new = name not in self._globals
+        self._globals[name] = value
+        if value is _MISSING or type(value) in IMMUTABLE:
+            return True
+        if type(value) is types.ModuleType:
+            return is_importable(value.__name__) and self._add_submodules(value, attributes)
+        if is_plain_callable(value):
+            self._by_name.append(value)
+            return True
+        return type(value) is types.FunctionType and (not is_new or self._add_function(value))
+
+    def _add_submodules(self, module: types.ModuleType, attributes: tuple[str, ...]) -> bool:
+        """What the worker must import for `package.submodule` is a part of the table."""
+        if not hasattr(module, "__path__"):
+            return True
+        loaded = submodules_used(module, attributes)
+        for parent in (module.__name__, *loaded):
+            self._absent.update(f"{parent}.{attribute}" for attribute in attributes)
+        self._absent.difference_update(sys.modules)
+        self._modules.update((name, sys.modules.get(name)) for name in loaded)
+        return len(self._absent) < MAX_TABLE
+
+
+def find(function: Any) -> RepeatedCall | None:
+    """Return what was sent for this very function, if all of it is as it was."""
+    known = _known.get(id(function))
+    if known is None or known.function is not function:
+        return None
+    if known.holds():
+        return known
+    _known.pop(id(function), None)
+    return None
+
+
+def learn(function: types.FunctionType, table: bytes) -> None:
+    """The function was sent with this table: remember it if that can be told again."""
+    code = function.__code__
+    key = id(code)
+    place = global_name(function)
+    tried, count = _tries.get(key, (None, 0))
+    if place is None or len(table) > MAX_TABLE or (count >= _MAX_TRIES and tried is not None and tried() is code):
+        return
+    call = RepeatedCall(function, *place, table)
+    if not call.note_all():
+        _tries[key] = (weakref.ref(code, lambda _: _tries.pop(key, None)), count + 1)
+        return
+    if len(_known) >= MAX_KNOWN:
+        _known.clear()
+    _known[id(function)] = call
+
+
+def _parts_of(function: Any) -> tuple[Any, ...]:
+    return (
+        function.__code__,
+        function.__defaults__,
+        function.__name__,
+        function.__qualname__,
+        function.__module__,
+        function.__doc__,
+        *function.__annotations__,
+        *function.__annotations__.values(),
+    )
+
+
+def _has_others(function: Any) -> bool:
+    """Tell whether there are parts that could change unseen."""
+    return function.__kwdefaults__ is not None or function.__closure__ is not None or bool(function.__dict__)
+
+
+def _is_constant(annotation: Any) -> bool:
+    return annotation is None or type(annotation) is str or (type(annotation) is type and is_plain_callable(annotation))
