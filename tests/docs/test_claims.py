@@ -23,6 +23,7 @@ PAGES = {
     "coming-from/multiprocessing-pool.md": "from_multiprocessing.py",
     "coming-from/pebble.md": "from_pebble.py",
     "coming-from/process-pool-executor.md": "from_process_pool_executor.py",
+    "how-to/why-did-my-worker-die.md": "why_did_my_worker_die.py",
 }
 
 

@@ -69,6 +69,29 @@ def test_every_row_of_the_tables_names_a_test(page: str) -> None:
     assert not [row for row in rows if not TEST_NAME.search(row)]
 
 
+def test_every_claim_about_deployment_names_a_test_or_a_source() -> None:
+    rows = [line for _, line in prose_of(ROOT / "docs/how-to/deploy.md") if line.startswith("| ")]
+    last_cells = [row.split(" | ")[-1] for row in rows if not row.startswith("| what |")]
+    assert len(last_cells) > 20
+    assert not [cell for cell in last_cells if not TEST_NAME.search(cell) and "](https://" not in cell]
+
+
+def test_every_symptom_leads_to_a_row_of_the_contract() -> None:
+    """The last cell of each row links to the section, with the first words of the row."""
+    rows = [line for _, line in prose_of(ROOT / "docs/how-to/why-did-my-worker-die.md") if line.startswith("| ")]
+    links = [(target, text) for row in rows for text, target, _ in CONTRACT_LINK.findall(row.split(" | ")[-1])]
+    assert len(links) == len([row for row in rows if not row.startswith("| you see")])
+    assert not [link for link in links if not any(line.startswith(f"| {link[1]}") for line in contract_lines(link[0]))]
+
+
+CONTRACT_LINK = re.compile(r"\[([^\]]+)\]\(\.\./reference/([\w-]+\.md)(#[\w-]+)?\)")
+
+
+@cache
+def contract_lines(page: str) -> list[str]:
+    return [line for _, line in prose_of(REFERENCE / page)]
+
+
 def test_every_public_name_is_documented() -> None:
     text = (REFERENCE / "api.md").read_text() + (REFERENCE / "errors.md").read_text()
     assert not [name for name in forkpool.__all__ if f"`{name}" not in text]

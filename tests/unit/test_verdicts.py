@@ -79,6 +79,15 @@ def test_a_kill_from_outside() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("number", "hint"), [(signal.SIGBUS, "/dev/shm"), (signal.SIGSYS, "seccomp"), (signal.SIGXCPU, "ulimit -t")]
+)
+def test_what_a_signal_points_to(number: int, hint: str) -> None:
+    last = message(status=number)[2]
+    assert hint in last
+    assert last.endswith("Submit the task again only if running it twice does no harm.")
+
+
 def test_the_oom_killer() -> None:
     said = message(status=signal.SIGKILL, oom_hint="The kernel's OOM killer ended it.")
     assert said[1:3] == [PARTLY, "The kernel's OOM killer ended it."]
@@ -89,7 +98,7 @@ def test_an_exit(code: int) -> None:
     assert message(status=code << 8) == [
         f"worker 3 (pid 4711) exited with status {code} while running 'resize' (1.23 s, peak memory 50 MiB)",
         PARTLY,
-        f"{USABLE}. Something in the task called os._exit() or exit() in C; raise an exception instead.",
+        f"{USABLE}. Something in the task called os._exit(), exit() in C or exec; raise an exception instead.",
     ]
 
 

@@ -33,7 +33,7 @@ from .worker_link import Death, WorkerLink
 _LOGGER = logging.getLogger("forkpool")
 _STATUS_WAIT_S = 2.0  # arbitrary: only a stopped fork server lets it pass
 _DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment before its pidfd tells
-_CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own"
+_CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own, or called exec"
 _MALFORMED = "it wrote a malformed frame (a task wrote to forkpool's file descriptors)"
 
 

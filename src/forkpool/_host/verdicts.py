@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _OUR_CHILD = str(Path(__file__).parents[1] / "_child")
 _NO_FRAME = "  (no Python frame: the task is a C function)"
 _FAULTS = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"}
+_HINTS = {  # docs/how-to/why-did-my-worker-die.md says more, and of more signals
+    "SIGBUS": "Often a memory-mapped file was truncated, or there is no room left for shared memory (df /dev/shm). ",
+    "SIGSYS": "A seccomp filter forbids a system call that it made. ",
+    "SIGXCPU": "It had used up its CPU time (ulimit -t). ",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,5 +208,5 @@ def _next_step(facts: CrashFacts) -> str:
             "then lower max_workers or what one task holds."
         )
     if facts.signal is None and facts.exitcode is not None and not facts.note:
-        return f"{go_on}. Something in the task called os._exit() or exit() in C; raise an exception instead."
-    return f"{go_on}. Submit the task again only if running it twice does no harm."
+        return f"{go_on}. Something in the task called os._exit(), exit() in C or exec; raise an exception instead."
+    return f"{go_on}. {_HINTS.get(facts.signal or '', '')}Submit the task again only if running it twice does no harm."
