@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, SerializationError, WorkerCrashedError
-from forkpool._core.wire import Kind, pack_header
+from forkpool._core.wire import Kind, pack, pack_header
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 
@@ -155,6 +155,7 @@ PLAUSIBLE = {
     "the header of a large answer": pack_header(Kind.VALUE, 1, 1 << 30),
     "the header of a small answer": pack_header(Kind.VALUE, 1, 1000),
     "half a header": pack_header(Kind.VALUE, 1, 1000)[:11],
+    "a whole answer": pack(Kind.VALUE, 1, b"N."),
 }
 
 

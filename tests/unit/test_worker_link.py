@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from forkpool._child.worker import TaskPipe
-from forkpool._core.wire import INLINE_BYTES, PACKET_BYTES, Kind, MalformedFrame, pack, pack_header
+from forkpool._core.wire import INLINE_BYTES, PACKET_BYTES, Kind, MalformedFrame, pack, pack_large_answer
 from forkpool._host.worker_link import WorkerLink
 from forkpool._shared.status_page import Stage, StatusPage
 
@@ -272,18 +272,27 @@ def test_a_page_that_was_scribbled_on_makes_nobody_innocent(link: WorkerLink, pa
 # --- answers
 
 
-def test_answers_come_as_they_were_written(link: WorkerLink) -> None:
+def answer(page: StatusPage, seq: int, payload: bytes, before: int = 0, micros: int = 0) -> bytes:
+    """A frame as this worker writes it, behind so many bytes of answers."""
+    stamp = page.first_stamp() + before
+    if len(payload) > INLINE_BYTES:
+        return b"".join(pack_large_answer(Kind.VALUE, seq, payload, 0, micros, stamp))
+    return pack(Kind.VALUE, seq, payload, 0, micros, stamp)
+
+
+def test_answers_come_as_they_were_written(link: WorkerLink, page: StatusPage) -> None:
     with pytest.raises(BlockingIOError):
         link.read_answers()
-    os.write(link.child_fds[1], pack(Kind.READY, 0) + pack(Kind.VALUE, 1, b"v", micros=7))
-    assert link.read_answers() == [(Kind.READY, 0, 0, 0, b""), (Kind.VALUE, 0, 7, 1, b"v")]
+    first = answer(page, 1, b"")
+    os.write(link.child_fds[1], first + answer(page, 2, b"v", len(first), micros=7))
+    assert link.read_answers() == [(Kind.VALUE, 0, 0, 1, b""), (Kind.VALUE, 0, 7, 2, b"v")]
     with pytest.raises(BlockingIOError):
         link.read_answers()
 
 
-def test_a_large_answer_is_gathered(link: WorkerLink) -> None:
+def test_a_large_answer_is_gathered(link: WorkerLink, page: StatusPage) -> None:
     payload = BIG[:300_000]
-    rest = memoryview(pack_header(Kind.VALUE, 1, len(payload)) + payload)
+    rest = memoryview(answer(page, 1, payload))
     answers = []
     while rest:
         rest = rest[os.write(link.child_fds[1], rest[:40_000]) :]
@@ -293,43 +302,64 @@ def test_a_large_answer_is_gathered(link: WorkerLink) -> None:
     assert answers == [(Kind.VALUE, 0, 0, 1, payload)]
 
 
-def test_the_end_of_the_stream_is_told_after_what_was_written(link: WorkerLink) -> None:
-    os.write(link.child_fds[1], pack(Kind.VALUE, 1, b"last"))
+def test_the_end_of_the_stream_is_told_after_what_was_written(link: WorkerLink, page: StatusPage) -> None:
+    os.write(link.child_fds[1], answer(page, 1, b"last"))
     link.close_child_fds()
     assert link.read_answers() == [(Kind.VALUE, 0, 0, 1, b"last")]
     with pytest.raises(EOFError):
         link.read_answers()
 
 
-def test_the_end_in_the_middle_of_a_large_answer(link: WorkerLink) -> None:
-    os.write(link.child_fds[1], pack_header(Kind.VALUE, 1, 1 << 20) + b"x" * 5000)
+def test_the_end_in_the_middle_of_a_large_answer(link: WorkerLink, page: StatusPage) -> None:
+    os.write(link.child_fds[1], answer(page, 1, bytes(1 << 20))[:5000])
     link.close_child_fds()
     assert link.read_answers() == []
     with pytest.raises(EOFError):
         link.read_answers()
 
 
-def test_a_frame_is_waited_for_while_the_worker_has_told_of_more(link: WorkerLink) -> None:
-    frame = pack(Kind.VALUE, 1, bytes(1000))
-    page = StatusPage(link.child_fds[2])
+def test_a_frame_is_waited_for_while_the_worker_has_told_of_more(link: WorkerLink, page: StatusPage) -> None:
+    frame = answer(page, 1, bytes(1000))
     page.announce(len(frame))
     os.write(link.child_fds[1], frame[:500])
     assert link.read_answers() == []
     link.check_stream()
     os.write(link.child_fds[1], frame[500:])
-    assert [answer[3] for answer in link.read_answers()] == [1]
+    assert [one[3] for one in link.read_answers()] == [1]
     link.check_stream()
-    os.write(link.child_fds[1], frame[:500])  # somebody else
+    os.write(link.child_fds[1], answer(page, 2, bytes(1000), len(frame))[:11])  # somebody else
     assert link.read_answers() == []
     with pytest.raises(MalformedFrame):
         link.check_stream()
-    page.close()
 
 
-def test_what_a_task_wrote_into_our_pipe_is_malformed(link: WorkerLink) -> None:
-    os.write(link.child_fds[1], b"a task wrote this into a descriptor that is not its own\n")
+def test_a_large_frame_is_waited_for_as_long(link: WorkerLink, page: StatusPage) -> None:
+    frame = answer(page, 1, bytes(60_000))
+    page.announce(len(frame))
+    os.write(link.child_fds[1], frame[:-1])
+    assert link.read_answers() == []
+    link.check_stream()
+    page.announce(len(frame) - 1)
     with pytest.raises(MalformedFrame):
-        link.read_answers()
+        link.check_stream()
+
+
+def test_what_a_task_wrote_into_our_pipe_is_malformed(link: WorkerLink, page: StatusPage) -> None:
+    os.write(link.child_fds[1], b"a task wrote this into a descriptor that is not its own\n" + answer(page, 1, b"x"))
+    assert link.read_answers() == []
+    with pytest.raises(MalformedFrame):
+        link.check_stream()
+    assert link.read_on() == [(Kind.VALUE, 0, 0, 1, b"x")]
+    link.check_stream()
+
+
+def test_a_task_that_was_answered_and_gets_no_answer_did_begin(link: WorkerLink, pipe: TaskPipe, page: StatusPage) -> None:
+    """Its answer was not believed: something malformed came before it."""
+    link.send(Kind.TASK, 1, b"")
+    pipe.receive()
+    page.take(1, 1)
+    link.answered = 1
+    assert link.never_took([1]) == []
 
 
 # --- status page, signals

@@ -31,6 +31,7 @@ from typing import Any
 
 from .._core.wire import (
     HEADER,
+    INLINE_BYTES,
     MAX_MICROS,
     PACKET_BYTES,
     PLAIN,
@@ -38,7 +39,7 @@ from .._core.wire import (
     TRACKED,
     Kind,
     pack,
-    pack_header,
+    pack_large_answer,
     unpack_header,
 )
 from .._shared.calls import count_fork
@@ -120,6 +121,7 @@ class TaskLoop:
         self._in_task = False
         self._grown = False
         self._announced = 0  # bytes of answers, the present one included
+        self._first_stamp = page.first_stamp()
         self._signals: SignalGuard
 
     def set_handlers(self) -> tuple[int, ...]:
@@ -134,7 +136,7 @@ class TaskLoop:
             if has_initializer and not self._initialize():
                 return 0
             self._signals = SignalGuard()  # what the initializer set up is to stay
-            self._send(pack(Kind.READY, 0, why_unbound.encode()))
+            self._answer(Kind.READY, 0, why_unbound.encode())
             while self._serve_one():
                 pass
         except OSError as error:
@@ -223,13 +225,18 @@ class TaskLoop:
         return Kind.VALUE, data, PLAIN if plain else 0
 
     def _answer(self, kind: Kind, seq: int, payload: bytes, flags: int = 0, micros: int = 0) -> None:
+        stamp = self._first_stamp + self._announced
+        if len(payload) <= INLINE_BYTES:
+            self._send(pack(kind, seq, payload, flags, micros, stamp))
+            return
+        parts = pack_large_answer(kind, seq, payload, flags, micros, stamp)
         if len(payload) < _BIG:
-            self._send(pack(kind, seq, payload, flags, micros))
+            self._send(b"".join(parts))
             return
         if not self._grown:
             self._grown = True
             _grow_pipe(self._answer_fd)
-        self._send(pack_header(kind, seq, len(payload), flags, micros), payload)
+        self._send(*parts)
 
     def _send(self, *parts: bytes) -> None:
         """Write a frame. The page tells its length before: then the host knows when nothing more can come."""

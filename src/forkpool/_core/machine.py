@@ -84,6 +84,19 @@ class PoolMachine(Workforce):
             self._work_is_over(worker, now)
         return task
 
+    def on_malformed(self, worker: Worker) -> None:
+        """The worker's first task wrote what is no answer: whatever comes for it now, it gets none.
+
+        Tasks that the worker took behind it are innocent. They are answered before the worker is killed.
+        """
+        first = worker.tasks[0]
+        if first.verdict is Verdict.CRASHED:
+            return
+        self._condemn(worker, first, Verdict.CRASHED)
+        if len(worker.tasks) > 1:
+            worker.tasks.rotate(-1)  # nothing waits for its answer
+            self._expire(worker, Expiry.RESTART)  # nothing is sent behind it
+
     def on_sent(self, worker: Worker, now: float) -> None:
         """The whole frame of the first task is in the worker's pipe."""
         if worker.tasks and worker.doom is None:
@@ -164,7 +177,8 @@ class PoolMachine(Workforce):
             self.replaced[(worker.doom or crash).name.lower()] += 1
         self._forget(worker)
         while worker.tasks:
-            self._end(worker.tasks.popleft(), worker.doom or crash, worker)
+            task = worker.tasks.popleft()
+            self._end(task, crash if task.verdict is Verdict.CRASHED else worker.doom or crash, worker)
         if not started:
             self._start_failed(worker, now)
 
@@ -313,9 +327,10 @@ class PoolMachine(Workforce):
             self._execute(worker)
 
     def _execute(self, worker: Worker) -> None:
-        """Kill the worker if its only task is condemned."""
+        """Kill the worker if all that it has is condemned."""
         tasks = worker.tasks
-        if len(tasks) == 1 and tasks[0].verdict is not None and worker.doom is None:
+        if tasks and worker.doom is None and all(task.verdict is not None for task in tasks):
+            assert tasks[0].verdict is not None
             self._kill(worker, tasks[0].verdict)
         # Two after a recall: the second one was taken, so the answer of the first is on its way.
 

@@ -2,14 +2,19 @@
 
 Runs in: host and worker; pure. Every frame is a fixed header and a payload:
 
-    version u8 | kind u8 | flags u16 | micros u32 | seq u64 | payload length u64
+    version u8 | kind u8 | flags u16 | micros u32 | seq u64 | payload length u64 | stamp u64
 
 `micros` is how long the worker had the task, in answers (the largest value: that or longer); else 0.
 Host to worker: a frame of at most `PACKET_BYTES` is one packet of the task pipe, read whole or not at all. A larger one
 is its header as a packet (with `STREAM` set), then the payload as plain bytes. Only an idle worker
 gets such a one, and nothing is sent behind it.
-Worker to host: header and payload in one byte stream. A worker is not trusted to write well-formed frames (a task may
-write to our descriptors): `AnswerReader` raises `MalformedFrame`, and that ends the worker, never the host.
+Worker to host: header and payload in one byte stream. A worker is not trusted to write well-formed frames: a task may
+write to our descriptors.
+
+Hard part: what a task wrote must neither be believed, nor hide the answer of another task behind it. So an answer is stamped
+with a number that host and worker have agreed on, plus the bytes of all answers before it: whatever else a header says, copied ones
+included, its stamp is wrong. One write of up to `PACKET_BYTES` is never torn (pipe(7)); a larger answer ends with its stamp
+once more, which lies elsewhere if somebody wrote in between. Behind what is no answer, the next one is found by its stamp.
 Tests: tests/unit/test_wire.py
 """
 
@@ -18,8 +23,10 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-VERSION = 1
-HEADER = struct.Struct("=BBHIQQ")
+VERSION = 2
+HEADER = struct.Struct("=BBHIQQQ")
+STAMP = struct.Struct("=Q")
+_BEFORE_STAMP = HEADER.size - STAMP.size
 PACKET_BYTES = 4096  # PIPE_BUF: what pipe(7) guarantees to be one packet
 INLINE_BYTES = PACKET_BYTES - HEADER.size
 FIRST_ALLOCATION = 1 << 24  # a header may lie about its length: memory grows with the bytes that come
@@ -53,19 +60,24 @@ class MalformedFrame(Exception):
     """The bytes are not a frame that a worker sends."""
 
 
-def pack(kind: int, seq: int, payload: bytes = b"", flags: int = 0, micros: int = 0) -> bytes:
-    """A whole frame, for one write."""
-    return HEADER.pack(VERSION, kind, flags, micros, seq, len(payload)) + payload
+def pack(kind: int, seq: int, payload: bytes = b"", flags: int = 0, micros: int = 0, stamp: int = 0) -> bytes:
+    """A whole frame, for one write. Only of at most `INLINE_BYTES` of payload if it is an answer."""
+    return HEADER.pack(VERSION, kind, flags, micros, seq, len(payload), stamp) + payload
 
 
-def pack_header(kind: int, seq: int, length: int, flags: int = 0, micros: int = 0) -> bytes:
+def pack_header(kind: int, seq: int, length: int, flags: int = 0, micros: int = 0, stamp: int = 0) -> bytes:
     """The header alone, for a payload that is written beside it."""
-    return HEADER.pack(VERSION, kind, flags, micros, seq, length)
+    return HEADER.pack(VERSION, kind, flags, micros, seq, length, stamp)
+
+
+def pack_large_answer(kind: int, seq: int, payload: bytes, flags: int, micros: int, stamp: int) -> tuple[bytes, bytes, bytes]:
+    """The parts of an answer with more than `INLINE_BYTES` of payload."""
+    return pack_header(kind, seq, len(payload), flags, micros, stamp), payload, STAMP.pack(stamp)
 
 
 def unpack_header(frame: bytes | bytearray) -> tuple[int, int, int, int]:
     """Kind, flags, seq and payload length of a task frame."""
-    version, kind, flags, _, seq, length = HEADER.unpack_from(frame)
+    version, kind, flags, _, seq, length, _ = HEADER.unpack_from(frame)
     if version != VERSION:
         raise MalformedFrame(f"frame of version {version}, expected {VERSION}")
     return kind, flags, seq, length
@@ -75,65 +87,90 @@ class AnswerReader:
     """Cut a worker's byte stream into answers.
 
     Small frames are cut from what was read; the payload of a large one is gathered in one buffer, into which
-    the owner may read directly (`want`, `space`, `advance`).
+    the owner may read directly (`gathering`, `space`, `advance`).
     """
 
-    __slots__ = ("_big", "_filled", "_head", "_length", "_rest", "malformed")
+    __slots__ = ("_big", "_filled", "_head", "_is_lost", "_first", "_rest", "_size", "_stamp", "malformed")
 
-    def __init__(self) -> None:
-        self._rest = b""  # an incomplete small frame
-        self.malformed: str | None = None  # what was wrong, once something was
-        self._big: bytearray | None = None  # the payload being gathered
+    def __init__(self, stamp: int = 0) -> None:
+        """
+        Args:
+            stamp: Of the first answer.
+        """
+        self.malformed: str | None = None  # what is wrong with what comes next; nothing is read on before `go_on`
+        self._first = self._stamp = stamp  # of the first answer; of the next one
+        self._rest = b""  # an incomplete small frame; all that is not read on
+        self._is_lost = False  # where the next answer begins must be found
+        self._big: bytearray | None = None  # the payload being gathered, and the stamp behind it
         self._head = (0, 0, 0, 0)
-        self._length = 0
+        self._size = 0  # of `_big` when it is complete
         self._filled = 0
 
     def feed(self, data: bytes) -> list[Answer]:
-        """Take bytes as they came; return the frames that are complete now.
-
-        Raises:
-            MalformedFrame: They are no frame. Nothing behind that can be trusted: each further call raises it too. Frames
-                before that are returned; `malformed` is set then.
-        """
-        if self.malformed is not None:
-            raise MalformedFrame(self.malformed)
+        """Take bytes as they came; return the frames that are complete now, up to what is none: see `malformed`."""
         answers: list[Answer] = []
-        try:
-            self._cut(data, answers)
-        except MalformedFrame as error:
-            self.malformed = str(error)
-            if not answers:
-                raise
-        return answers
-
-    def _cut(self, data: bytes, answers: list[Answer]) -> None:
         if self._big is not None:
-            taken = min(len(data), self._length - self._filled)
-            self._grow(self._filled + taken)
-            self._big[self._filled : self._filled + taken] = data[:taken]
-            self._filled += taken
-            data = data[taken:]
-            if not self._complete(answers):
-                return
+            data = self._fill(data, answers)
         if self._rest:
             data = self._rest + data
-        position, end = 0, len(data)
+        if self.malformed is not None:
+            self._rest = data
+        else:
+            self._cut(data, answers)
+        return answers
+
+    def go_on(self) -> list[Answer]:
+        """Return the answers behind what is none."""
+        self.malformed = None
+        return self.feed(b"")
+
+    def lose(self, why: str) -> None:
+        """A part of a frame is here whose rest will never come: it is no frame, and the next answer is to be found."""
+        self.malformed, self._is_lost, self._big = why, True, None
+
+    def _cut(self, data: bytes, answers: list[Answer]) -> None:
+        position = self._find(data) if self._is_lost else 0
+        end = len(data)
         while end - position >= HEADER.size:
-            kind, flags, micros, seq, length = _check(data, position)
-            body = position + HEADER.size
-            if end - body < length:
-                if length > INLINE_BYTES:
-                    self._begin((kind, flags, micros, seq), length, data[body:])
-                    position = end
+            version, kind, flags, micros, seq, length, stamp = HEADER.unpack_from(data, position)
+            if stamp != self._stamp or version != VERSION or kind not in _ANSWERS or flags & ~_KNOWN_FLAGS or length >> 48:
+                self._is_lost = True
+                self.malformed = f"not an answer of a worker: {data[position : position + HEADER.size]!r}"
+                position += 1  # what looks for the next one finds another
                 break
-            answers.append((kind, flags, micros, seq, data[body : body + length]))
-            position = body + length
+            body = position + HEADER.size
+            if length > INLINE_BYTES:
+                self._begin((kind, flags, micros, seq), length)
+                data, position = self._fill(data[body:], answers), 0
+                end = len(data)
+                if self.malformed is not None:
+                    break
+            elif end - body < length:
+                break
+            else:
+                answers.append((kind, flags, micros, seq, data[body : body + length]))
+                position = body + length
+                self._stamp += HEADER.size + length
         self._rest = data[position:]
+
+    def _find(self, data: bytes) -> int:
+        """Where the next answer begins, or may begin."""
+        at = data.find(STAMP.pack(self._stamp), _BEFORE_STAMP)
+        if at < 0:
+            return max(0, len(data) - HEADER.size + 1)
+        self._is_lost = False
+        return at - _BEFORE_STAMP
 
     @property
     def incomplete(self) -> bool:
         """True while a part of a frame is here, and the rest must come."""
-        return self._big is not None or bool(self._rest)
+        return self._big is not None or (bool(self._rest) and not self._is_lost)
+
+    @property
+    def seen(self) -> int:
+        """Bytes of answers that came, the incomplete one included, without what is none."""
+        part = len(self._rest) if self._big is None else HEADER.size + self._filled
+        return self._stamp - self._first + part
 
     @property
     def gathering(self) -> bool:
@@ -145,7 +182,7 @@ class AnswerReader:
         big = self._big
         assert big is not None
         if self._filled == len(big):
-            self._grow(min(self._length, 2 * len(big)))
+            self._grow(min(self._size, 2 * len(big)))
         return memoryview(big)[self._filled :]
 
     def advance(self, count: int) -> list[Answer]:
@@ -155,10 +192,19 @@ class AnswerReader:
         self._complete(answers)
         return answers
 
-    def _begin(self, head: tuple[int, int, int, int], length: int, first: bytes) -> None:
-        self._head, self._length, self._filled = head, length, len(first)
-        self._big = bytearray(min(length, max(FIRST_ALLOCATION, len(first))))
-        self._big[: len(first)] = first
+    def _begin(self, head: tuple[int, int, int, int], length: int) -> None:
+        self._head, self._size, self._filled = head, length + STAMP.size, 0
+        self._big = bytearray(min(self._size, FIRST_ALLOCATION))
+
+    def _fill(self, data: bytes, answers: list[Answer]) -> bytes:
+        """Put what belongs there into the large payload; returns the rest."""
+        taken = min(len(data), self._size - self._filled)
+        self._grow(self._filled + taken)
+        assert self._big is not None
+        self._big[self._filled : self._filled + taken] = data[:taken]
+        self._filled += taken
+        self._complete(answers)
+        return data[taken:]
 
     def _grow(self, size: int) -> None:
         big = self._big
@@ -166,17 +212,15 @@ class AnswerReader:
         if size > len(big):
             big.extend(bytes(size - len(big)))
 
-    def _complete(self, answers: list[Answer]) -> bool:
-        if self._filled < self._length:
-            return False
-        assert self._big is not None
-        answers.append((*self._head, self._big))
-        self._big = None
-        return True
-
-
-def _check(data: bytes, position: int) -> tuple[int, int, int, int, int]:
-    version, kind, flags, micros, seq, length = HEADER.unpack_from(data, position)
-    if version != VERSION or kind not in _ANSWERS or flags & ~_KNOWN_FLAGS or length >> 48:
-        raise MalformedFrame(f"not an answer of a worker: {bytes(data[position : position + HEADER.size])!r}")
-    return kind, flags, micros, seq, length
+    def _complete(self, answers: list[Answer]) -> None:
+        if self._filled < self._size:
+            return
+        big, self._big = self._big, None
+        assert big is not None
+        length = self._size - STAMP.size
+        if big[length:] != STAMP.pack(self._stamp):
+            self._is_lost, self.malformed = True, "something was written into the middle of an answer"
+        else:
+            del big[length:]
+            answers.append((*self._head, big))
+        self._stamp += HEADER.size + self._size

@@ -34,7 +34,8 @@ _LOGGER = logging.getLogger("forkpool")
 _STATUS_WAIT_S = 2.0  # arbitrary: only a stopped fork server lets it pass
 _DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment before its pidfd tells
 _CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own, or called exec"
-_MALFORMED = "it wrote a malformed frame (a task wrote to forkpool's file descriptors)"
+_MALFORMED = "it wrote a malformed frame (this task, or what an earlier one left running, wrote to forkpool's file descriptors)"
+_TOO_LARGE = "this process has no memory for its answer"
 
 
 class Crew:
@@ -174,12 +175,7 @@ class Crew:
         """Process what a worker wrote. False: nothing more is there."""
         link = self.links[generation]
         try:
-            answers = link.read_answers()
-            for answer in answers:
-                self._on_answer(self._machine.workers[generation], answer)
-            if answers and (seq := answers[-1][3]):  # READY is no task's answer
-                link.answered = seq
-            link.check_stream()
+            self._process(generation, link, link.read_answers())
         except BlockingIOError:
             return False
         except (EOFError, OSError):
@@ -187,12 +183,34 @@ class Crew:
             if link.patience_end is None and link.death is None:
                 link.patience_end = time.monotonic() + _DEATH_WAIT_S
             return False
-        except MalformedFrame as error:
+        except MemoryError:
             self._reactor.unwatch(link.answer_fd)
-            link.note = f"{_MALFORMED}: {error}"
+            link.note = _TOO_LARGE
             link.kill()
             return False
         return True
+
+    def _process(self, generation: int, link: WorkerLink, answers: list[Answer]) -> None:
+        while True:
+            try:
+                for answer in answers:
+                    self._on_answer(self._machine.workers[generation], answer)
+                if answers and (seq := answers[-1][3]):  # READY is no task's answer
+                    link.answered = seq
+                link.check_stream()
+                return
+            except MalformedFrame as error:
+                self._on_malformed(generation, link, error)
+            answers = link.read_on()
+
+    def _on_malformed(self, generation: int, link: WorkerLink, error: MalformedFrame) -> None:
+        """The first task did it, as far as we know: it gets no answer. Others of this worker do, if they were taken already."""
+        link.note = link.note or f"{_MALFORMED}: {error}"
+        worker = self._machine.workers[generation]
+        if worker.tasks:
+            self._machine.on_malformed(worker)
+        else:
+            link.kill()
 
     def _send_control(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
         link.send(kind, 0, payload)

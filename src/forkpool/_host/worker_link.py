@@ -43,7 +43,7 @@ class WorkerLink:
     """Channel, status page and pidfd of one worker."""
 
     __slots__ = (
-        "_answer_fd", "_page", "_reader", "_received", "_sender", "answered", "child_fds", "death", "is_full", "note",
+        "_answer_fd", "_page", "_reader", "_sender", "answered", "child_fds", "death", "is_full", "note",
         "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot",
     )  # fmt: skip
 
@@ -59,15 +59,15 @@ class WorkerLink:
         self.answered = NOTHING_YET  # seq of the last task that it answered
         self.is_full = False  # its task pipe: what else is sent waits until there is room
         self.orphan = False  # the fork server that forked it is gone: nobody reaps it and tells
-        self._reader = AnswerReader()
-        self._received = 0  # bytes of answers
+        stamp = int.from_bytes(os.urandom(7), "little")  # there is room for all answers behind it
+        self._reader = AnswerReader(stamp)
         opened: list[int] = []
         try:
             task_read, task_write = _opened(opened, os.pipe2(os.O_CLOEXEC | os.O_DIRECT))
             self._answer_fd, answer_write = _opened(opened, os.pipe2(os.O_CLOEXEC))
             untaken = os.open(f"/proc/self/fd/{task_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             opened.append(untaken)
-            page_fd = StatusPage.create()
+            page_fd = StatusPage.create(stamp)
             opened.append(page_fd)
             self._page = StatusPage(page_fd)
         except BaseException:
@@ -116,7 +116,7 @@ class WorkerLink:
 
     def never_took(self, seqs: list[int]) -> list[int]:
         """Which of these the worker, now dead, never began, though they may be in its pipe no more."""
-        return [seq for seq in seqs if self._page.never_took(seq, self.answered)]
+        return [seq for seq in seqs if seq != self.answered and self._page.never_took(seq, self.answered)]
 
     # --- answers
 
@@ -126,37 +126,38 @@ class WorkerLink:
         Raises:
             BlockingIOError: Nothing has come.
             EOFError: The worker's end is closed.
-            MalformedFrame: What came is no frame.
         """
         reader = self._reader
         if not reader.gathering:
             data = os.read(self._answer_fd, _READ_BYTES)
             if not data:
                 raise EOFError
-            self._received += len(data)
             return reader.feed(data)
         with reader.space() as space:
             count = os.readv(self._answer_fd, [space])
         if not count:
             raise EOFError
-        self._received += count
         return reader.advance(count)
 
     def check_stream(self) -> None:
         """Call when what `read_answers` returned was processed. A frame that will never be complete is not waited for.
 
-        A task that writes into our pipe may happen to write a header; what it says of its payload would be waited for until
-        the task's timeout, and the real answer would vanish in it. But the worker tells the length of an answer before it
-        writes it: a part of a frame is no answer's when all that was told of is here.
+        A task that writes into our pipe may write less than a header, and the real answer would be waited for in vain. But the
+        worker tells the length of an answer before it writes it: a part of a frame is no answer's when all that was told of
+        is here.
 
         Raises:
-            MalformedFrame: There was, or is, something in the stream that is no frame.
+            MalformedFrame: There is something in the stream that is no frame. `read_on` returns the answers behind it.
         """
         reader = self._reader
+        if reader.malformed is None and reader.incomplete and reader.seen >= self._page.announced():
+            reader.lose("bytes that belong to no answer")
         if reader.malformed is not None:
             raise MalformedFrame(reader.malformed)
-        if reader.incomplete and self._received >= self._page.announced():
-            raise MalformedFrame("bytes that belong to no answer")
+
+    def read_on(self) -> list[Answer]:
+        """The answers behind what is none. Call `check_stream` again when they were processed."""
+        return self._reader.go_on()
 
     # --- facts about the process
 

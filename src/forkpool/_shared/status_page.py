@@ -21,7 +21,7 @@ LINE_BYTES = 8192  # room for each: as long as what the interpreter's own stream
 TAIL = _LINES + 2 * LINE_BYTES  # where faulthandler's text begins
 SIZE = TAIL + 60 * 1024  # what is never written takes no memory
 _LENGTH_OF_LINE = 15  # the words of their lengths: behind this one
-_SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING, _ANNOUNCED = range(6)
+_SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING, _ANNOUNCED, _STAMP = range(7)
 _BEGAN = 32  # from this word on: when each of the last tasks began, the n-th one of the worker at n modulo their number
 BEGAN_ROOM = 32  # a power of two, and more than a worker can have answered and begun without the host having read of it
 NOTHING_YET = (1 << 63) | 0x464F524B  # in the place of a seq: arbitrary, but neither a seq nor zeros
@@ -48,8 +48,12 @@ class StatusPage:
         self._taken = 0  # tasks, as the worker counts them
 
     @staticmethod
-    def create() -> int:
-        """A descriptor of a new page; the caller owns it. Its size is sealed: nobody can make a reader's access fault."""
+    def create(stamp: int = 0) -> int:
+        """A descriptor of a new page; the caller owns it. Its size is sealed: nobody can make a reader's access fault.
+
+        Args:
+            stamp: Of the worker's first answer.
+        """
         import fcntl
 
         fd = os.memfd_create("forkpool-status", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -57,10 +61,15 @@ class StatusPage:
             os.ftruncate(fd, SIZE)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             os.pwrite(fd, NOTHING_YET.to_bytes(8, sys.byteorder), _SEQ * 8)
+            os.pwrite(fd, stamp.to_bytes(8, sys.byteorder), _STAMP * 8)
         except BaseException:
             os.close(fd)
             raise
         return fd
+
+    def first_stamp(self) -> int:
+        """The worker reads it before any task could write here."""
+        return self._words[_STAMP]
 
     # --- the worker writes
 
