@@ -704,3 +704,72 @@ def test_close_abort_terminate_and_kill_all_in_any_order_finish_once() -> None:
     host.gone(1)
     assert host.gone(2)[-1] == ("FINISHED",)
     assert host.close() == []
+
+
+# --- what is no answer -----------------------------------------------------------------------------------
+
+
+def malformed(host: Host) -> list[tuple[object, ...]]:
+    """What is done about it; the heir that a worker with more tasks gets is left out."""
+    host.machine.on_malformed(host.worker(1))
+    return [action for action in host.step() if action[0] != "SPAWN"]
+
+
+def test_a_task_that_wrote_what_is_no_answer_is_killed() -> None:
+    host = Host(1).busy("a")
+    assert malformed(host) == [("KILL", 1)]
+    assert malformed(host) == []
+    assert host.gone(1) == [("END", 1, "a", "CRASHED")]
+
+
+def test_what_lies_behind_it_runs_elsewhere() -> None:
+    host = Host(1).idle()
+    host.submit("x")
+    host.step()
+    host.submit("x1")
+    host.machine._ahead.durations.learn("x1", SHORT_S)
+    assert host.step() == [("SEND", 1, "x1")]
+    assert malformed(host) == [("RECALL", 1)]
+    assert host.recalled(1, "x1") == [("KILL", 1)]
+    assert host.gone(1)[0] == ("END", 1, "x", "CRASHED")
+    assert host.put_back == ["x1"]
+
+
+def taken_behind_it() -> Host:
+    """Worker 1 has a task that wrote what is no answer, and two that it took behind it."""
+    host = Host(1).idle()
+    for name in ("bad", "good", "better"):
+        host.machine._ahead.durations.learn(name, SHORT_S)
+    host.submit("bad", "good", "better")
+    assert host.step() == [("SEND", 1, "bad"), ("SEND", 1, "good"), ("SEND", 1, "better")]
+    assert malformed(host) == [("RECALL", 1)]
+    return host
+
+
+def test_what_was_taken_behind_it_is_answered_before_the_worker_is_killed() -> None:
+    host = taken_behind_it()
+    assert host.recalled(1) == []
+    assert host.answer(1) == []
+    assert malformed(host) == [("RECALL", 1)], "whoever goes on writing is the first again"
+    host = taken_behind_it()
+    host.recalled(1)
+    host.submit("good")
+    assert host.answer(1) == [], "nothing is sent to it any more"
+    assert host.answer(1) == [("KILL", 1)]
+    assert host.gone(1)[0] == ("END", 1, "bad", "CRASHED")
+
+
+def test_their_answers_may_be_read_before_anything_is_taken_back() -> None:
+    host = taken_behind_it()
+    host.answer(1)
+    assert host.answer(1) == [("KILL", 1)]
+    assert host.recalled(1) == []
+    assert host.gone(1) == [("END", 1, "bad", "CRASHED")]
+
+
+def test_what_was_taken_behind_it_can_still_be_killed_and_has_its_own_end() -> None:
+    host = taken_behind_it()
+    host.recalled(1, "better")
+    assert host.kill("good") == [("RECALL", 1)]
+    assert host.recalled(1) == [("KILL", 1)]
+    assert [one for one in host.gone(1) if one[0] == "END"] == [("END", 1, "good", "KILLED"), ("END", 1, "bad", "CRASHED")]

@@ -71,9 +71,9 @@ def test_what_the_page_says_is_of_one_task_only(sides: tuple[StatusPage, StatusP
     worker, host = sides
     worker.take(7, 1)
     worker.set_stage(Stage.ANSWERED)
-    assert host.stage(8) is Stage.IDLE
+    assert host.stage(8, answered=7) is Stage.IDLE
     worker.take(8, 2)
-    assert host.stage(7) is Stage.IDLE
+    assert host.stage(9, answered=8) is Stage.IDLE
     assert host.stage(8) is Stage.LOADING, "never the stage of the task before"
 
 
@@ -100,6 +100,28 @@ def test_the_text_of_faulthandler_lies_behind_the_words(fd: int, sides: tuple[St
     _, host = sides
     os.pwrite(fd, b"Fatal Python error: \xff\n", TAIL)
     assert host.crash_traceback() == "Fatal Python error: \\xff\n"
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\xff", b"garbage!"])
+def test_a_page_without_sense_makes_no_task_look_as_if_it_had_not_begun(fd: int, filler: bytes) -> None:
+    worker, host = StatusPage(fd), StatusPage(fd)
+    worker.take(8, 1)
+    worker.set_stage(Stage.RUNNING)
+    os.pwrite(fd, filler * (SIZE // len(filler)), 0)
+    assert host.stage(8, answered=7) is Stage.RUNNING
+    assert host.stage(8) is Stage.RUNNING
+    assert not host.never_took(8, 7)
+    assert host.started_at(8) is None
+    assert host.unfinished_line(1) == host.unfinished_line(2) == b""
+    assert host.crash_traceback() is None
+    for page in (worker, host):
+        page.close()
+
+
+def test_what_a_task_wrote_before_it_crashed_is_no_stack(fd: int, sides: tuple[StatusPage, StatusPage]) -> None:
+    _, host = sides
+    os.pwrite(fd, b"garbage\nFatal Python error: Aborted\n", TAIL)
+    assert host.crash_traceback() == "Fatal Python error: Aborted\n"
 
 
 def test_nobody_can_shrink_or_grow_a_page(fd: int) -> None:
@@ -130,6 +152,8 @@ def test_an_unfinished_line_is_read_by_the_other_side_however_the_page_looks() -
         worker.set_line_length(number, len(text))
     assert (host.unfinished_line(1), host.unfinished_line(2)) == (b"to stdout", b"to stderr")
     worker.set_line_length(1, 1 << 60)  # a crash scribbled here
+    assert host.unfinished_line(1) == b""
+    worker.set_line_length(1, LINE_BYTES)
     assert len(host.unfinished_line(1)) == LINE_BYTES
     worker.close()
     host.close()

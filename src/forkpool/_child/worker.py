@@ -87,7 +87,11 @@ class TaskPipe:
 
     def receive(self) -> tuple[int, int, bytes | bytearray]:
         """Kind, seq and payload of the next frame; `Kind.STOP` when the host is gone."""
-        packet = os.read(self._fd, PACKET_BYTES)
+        try:
+            packet = os.read(self._fd, PACKET_BYTES)
+        except BlockingIOError:  # a task made it non-blocking
+            os.set_blocking(self._fd, True)
+            packet = os.read(self._fd, PACKET_BYTES)
         if not packet:
             return Kind.STOP, 0, b""
         kind, flags, seq, length = unpack_header(packet)
@@ -246,8 +250,12 @@ class TaskLoop:
             self._write(part)
 
     def _write(self, data: bytes) -> None:
-        written = os.write(self._answer_fd, data)
+        try:
+            written = os.write(self._answer_fd, data)
+        except BlockingIOError:
+            written = 0
         if written < len(data):
+            os.set_blocking(self._answer_fd, True)  # a task made it non-blocking
             with memoryview(data) as view:
                 while written < len(data):
                     written += os.write(self._answer_fd, view[written : written + _PIPE_BYTES])

@@ -12,8 +12,8 @@ Worker to host: header and payload in one byte stream. A worker is not trusted t
 write to our descriptors.
 
 Hard part: what a task wrote must neither be believed, nor hide the answer of another task behind it. So an answer is stamped
-with a number that host and worker have agreed on, plus the bytes of all answers before it: whatever else a header says, copied ones
-included, its stamp is wrong. One write of up to `PACKET_BYTES` is never torn (pipe(7)); a larger answer ends with its stamp
+with a number that host and worker have agreed on, plus the bytes of all answers before it: whatever else a header says, also if it
+is a copy, its stamp is wrong. One write of up to `PACKET_BYTES` is never torn (pipe(7)); a larger answer ends with its stamp
 once more, which lies elsewhere if somebody wrote in between. Behind what is no answer, the next one is found by its stamp.
 Tests: tests/unit/test_wire.py
 """
@@ -90,7 +90,7 @@ class AnswerReader:
     the owner may read directly (`gathering`, `space`, `advance`).
     """
 
-    __slots__ = ("_big", "_filled", "_head", "_is_lost", "_first", "_rest", "_size", "_stamp", "malformed")
+    __slots__ = ("_big", "_filled", "_first", "_head", "_is_lost", "_rest", "_size", "_stamp", "malformed")
 
     def __init__(self, stamp: int = 0) -> None:
         """

@@ -194,7 +194,8 @@ class Crew:
         while True:
             try:
                 for answer in answers:
-                    self._on_answer(self._machine.workers[generation], answer)
+                    if answer[3] not in link.void:
+                        self._on_answer(self._machine.workers[generation], answer)
                 if answers and (seq := answers[-1][3]):  # READY is no task's answer
                     link.answered = seq
                 link.check_stream()
@@ -208,6 +209,7 @@ class Crew:
         link.note = link.note or f"{_MALFORMED}: {error}"
         worker = self._machine.workers[generation]
         if worker.tasks:
+            link.void.add(worker.tasks[0].seq)
             self._machine.on_malformed(worker)
         else:
             link.kill()

@@ -320,7 +320,7 @@ class Supervisor:
             task = self._machine.on_answer(worker, now, seconds)
             task.future._run = (link.seat, began, seconds)
             self._endings.answer(task, kind, flags, payload)
-        elif all(task.seq != seq or task.verdict is not Verdict.CRASHED for task in worker.tasks):
+        else:
             raise MalformedFrame(f"an answer (kind {kind}, call {seq}) that this worker has no reason to give")
 
     def _on_preload_failure(self, data: bytes, text: str) -> None:

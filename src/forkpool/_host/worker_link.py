@@ -15,6 +15,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class WorkerLink:
 
     __slots__ = (
         "_answer_fd", "_page", "_reader", "_sender", "answered", "child_fds", "death", "is_full", "note",
-        "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot",
+        "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -58,6 +59,7 @@ class WorkerLink:
         self.patience_end: float | None = None  # monotonic seconds: what followed the first sign of death must be here by then
         self.answered = NOTHING_YET  # seq of the last task that it answered
         self.is_full = False  # its task pipe: what else is sent waits until there is room
+        self.void: set[int] = set()  # seqs whose answers count for nothing: their tasks wrote what is no answer
         self.orphan = False  # the fork server that forked it is gone: nobody reaps it and tells
         stamp = int.from_bytes(os.urandom(7), "little")  # there is room for all answers behind it
         self._reader = AnswerReader(stamp)
@@ -168,7 +170,9 @@ class WorkerLink:
         return bool(poll.poll(0))
 
     def started_at(self, seq: int) -> float | None:
-        return self._page.started_at(seq)
+        """When (monotonic seconds) the worker took this task; None: it has not, or its page is overwritten."""
+        started = self._page.started_at(seq)
+        return None if started is None or started > time.monotonic() else started
 
     def began_ns(self, count: int) -> int:
         """When (monotonic nanoseconds) it took the task whose answer, its `count`-th from 0, is read now."""
@@ -184,7 +188,7 @@ class WorkerLink:
 
     def may_have_run(self, seq: int) -> str:
         """Did the task's function run? "no", "maybe" (it was entered) or "yes" (it had returned)."""
-        stage = self._page.stage(seq)
+        stage = self._page.stage(seq, self.answered)
         if stage >= Stage.ENCODING:
             return "yes"
         return "maybe" if stage == Stage.RUNNING else "no"

@@ -24,6 +24,7 @@ _LENGTH_OF_LINE = 15  # the words of their lengths: behind this one
 _SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING, _ANNOUNCED, _STAMP = range(7)
 _BEGAN = 32  # from this word on: when each of the last tasks began, the n-th one of the worker at n modulo their number
 BEGAN_ROOM = 32  # a power of two, and more than a worker can have answered and begun without the host having read of it
+_FAULT = b"Fatal Python error: "  # how faulthandler's text begins
 NOTHING_YET = (1 << 63) | 0x464F524B  # in the place of a seq: arbitrary, but neither a seq nor zeros
 
 
@@ -128,11 +129,15 @@ class StatusPage:
         """When (monotonic nanoseconds) the worker took its task of this number, from 0. Ask when its answer is read."""
         return self._words[_BEGAN + (count & (BEGAN_ROOM - 1))]
 
-    def stage(self, seq: int) -> Stage:
-        """How far the worker went with this task; IDLE if it never took it."""
+    def stage(self, seq: int, answered: int = NOTHING_YET) -> Stage:
+        """How far the worker went with this task; IDLE if it never took it.
+
+        Args:
+            answered: The last seq that this worker answered.
+        """
         words = self._words
-        if words[_SEQ] != seq:
-            return Stage.IDLE
+        if words[_SEQ] != seq:  # another number than the one before: memory was overwritten
+            return Stage.IDLE if words[_SEQ] in (answered, NOTHING_YET) else Stage.RUNNING
         number = words[_STAGE]
         # Another number: memory was overwritten before the crash, so the task had begun.
         return Stage(number) if number <= Stage.ANSWERED else Stage.RUNNING
@@ -154,13 +159,18 @@ class StatusPage:
 
     def unfinished_line(self, fd: int) -> bytes:
         """What a dead worker had printed to fd 1 or 2 behind its last whole line."""
+        length = self._words[_LENGTH_OF_LINE + fd]
+        if length > LINE_BYTES:  # a crash, or a task, wrote here: that is no text
+            return b""
         with self.line_room(fd) as room:
-            return bytes(room[: self._words[_LENGTH_OF_LINE + fd]])
+            return bytes(room[:length])
 
     def crash_traceback(self) -> str | None:
-        """What faulthandler wrote, if it did."""
-        tail = self._map[TAIL:].rstrip(b"\0")
-        return tail.decode("utf-8", "backslashreplace") or None
+        """What faulthandler wrote, if it did. A task may have written to the same descriptor before."""
+        at = self._map.find(_FAULT, TAIL)
+        if at < 0:
+            return None
+        return self._map[at:].rstrip(b"\0").decode("utf-8", "backslashreplace")
 
     def close(self) -> None:
         self._words.release()
