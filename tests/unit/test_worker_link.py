@@ -355,7 +355,7 @@ def test_what_a_task_wrote_into_our_pipe_is_malformed(link: WorkerLink, page: St
 
 def test_a_task_that_was_answered_and_gets_no_answer_did_begin(link: WorkerLink, pipe: TaskPipe, page: StatusPage) -> None:
     """Its answer was not believed: something malformed came before it."""
-    link.send(Kind.TASK, 1, b"")
+    send(link, Kind.TASK, 1, b"")
     pipe.receive()
     page.take(1, 1)
     link.answered = 1

@@ -12,9 +12,9 @@ Worker to host: header and payload in one byte stream. A worker is not trusted t
 write to our descriptors.
 
 Hard part: what a task wrote must neither be believed, nor hide the answer of another task behind it. So an answer is stamped
-with a number that host and worker have agreed on, plus the bytes of all answers before it: whatever else a header says, also if it
-is a copy, its stamp is wrong. One write of up to `PACKET_BYTES` is never torn (pipe(7)); a larger answer ends with its stamp
-once more, which lies elsewhere if somebody wrote in between. Behind what is no answer, the next one is found by its stamp.
+with a number that host and worker have agreed on, plus the bytes of all answers before it: whatever else a header says, the
+copy of one too, its stamp is wrong. One write of up to `PACKET_BYTES` is never torn (pipe(7)); a larger answer has its stamp
+once more at its end, which lies elsewhere if somebody wrote in between. Behind what is none, the next is found by its stamp.
 Tests: tests/unit/test_wire.py
 """
 
