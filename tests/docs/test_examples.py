@@ -1,21 +1,23 @@
 """Run the examples, which are real programs, and check what they show."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from .markdown import ROOT
+from .markdown import ROOT, all_blocks
 
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-def run_example(name: str, timeout: float) -> str:
+def run_example(name: str, *arguments: str, timeout: float) -> str:
     """Return what the example prints on stdout and stderr; it must end well."""
-    command = [sys.executable, str(EXAMPLES / name)]
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
     assert done.returncode == 0, done.stdout
     return done.stdout
@@ -100,3 +102,71 @@ def test_numpy_sweep_spreads_its_tasks_over_recycled_workers() -> None:
     *shares, workers = run_example("numpy_sweep.py", timeout=35).splitlines()
     assert [line.split(":")[0] for line in shares] == [f"within {sigma} sigma" for sigma in range(4)]
     assert re.match(r"20 tasks on ([4-9]|1\d|20) workers$", workers)
+
+
+@pytest.mark.slow
+def test_the_migrated_script_differs_in_one_line_and_prints_the_same(tmp_path: Path) -> None:
+    names = ["find_duplicates_before.py", "find_duplicates.py"]
+    before, after = (code_of(name) for name in names)
+    changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+    diff = all_blocks("diff", "")[0].text.splitlines()
+    assert changed == [(diff[0][1:], diff[1][1:])], "the lines that the README shows"
+    for number in range(40):
+        (tmp_path / f"{number:02}").write_text(str(number % 39))
+    outputs = [run_example(name, str(tmp_path), timeout=35) for name in names]
+    assert outputs[0] == outputs[1] == "00 = 39\n40 files, 39 of different content\n"
+
+
+def code_of(name: str) -> list[str]:
+    return (EXAMPLES / name).read_text().split('"""\n', 1)[1].splitlines()
+
+
+@pytest.mark.slow
+def test_one_resubmission_saves_what_crashes_once() -> None:
+    lines = run_example("resubmit_once.py", timeout=35).splitlines()
+    assert lines[:4] == ["1: 10", "2: 20", "3: 30", "4: 40"]
+    assert re.match(r"5: WorkerCrashedError \(worker \d .* was killed by SIGABRT while running 'convert'", lines[4])
+    assert lines[5:] == ["6: 60", "seven: ValueError (invalid literal for int() with base 10: 'seven')", "8: 80", "3 crashes"]
+
+
+EXECUTE = """
+import sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+nbclient.NotebookClient(notebook, timeout=30, kernel_name="python3").execute(cwd=sys.argv[2])
+for cell in notebook.cells:
+    for output in cell.get("outputs", ()):
+        print(output["text"].strip() if output["output_type"] == "stream" else output["data"]["text/plain"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.alarm(110)
+def test_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", EXECUTE, str(EXAMPLES / "notebook.ipynb"), str(tmp_path)]
+    env = {**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "IPYTHONDIR": str(tmp_path)}
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, timeout=100)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "[Point(x=2, y=4), Point(x=6, y=8)]",
+        "Point(x=10, y=20)",
+        "True",
+        "SIGSEGV in read_address_0",
+        "'the pool goes on'",
+        "'TaskTimeoutError'",
+    ]
+
+
+def test_notebook_holds_no_outputs() -> None:
+    """They are made by who runs it; kept, they would grow old."""
+    cells = json.loads((EXAMPLES / "notebook.ipynb").read_text())["cells"]
+    assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+
+
+@pytest.mark.slow
+@pytest.mark.alarm(110)
+def test_suite_that_uses_the_fixtures(tmp_path: Path) -> None:
+    """By itself, with its own configuration, as a user's would run."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "pytest_suite")]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^8 passed in ", done.stdout, re.MULTILINE), done.stdout
