@@ -10,7 +10,7 @@ import functools
 import os
 import signal
 import socket
-from concurrent.futures import wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,20 @@ def test_the_fork_server_has_few_descriptors(left: int, gate: Gate, second_gate:
         wait([first, *rest])
         assert grows_again(ex, second_gate)
     assert len(warnings.texts) <= 1
+
+
+def test_the_fork_server_watches_more_than_it_may_open(gate: Gate) -> None:
+    # poll(2) fails with EINVAL when it is to watch more than RLIMIT_NOFILE: the server ended, and all workers with it.
+    with ForkPoolExecutor(3) as ex:
+        futures = [ex.submit(tasks.enter, gate, number) for number in range(3)]
+        pids = [gate.wait_inside() for _ in futures]
+        with descriptors_left(0, server_of(pids[0])):
+            os.kill(pids[0], signal.SIGKILL)
+            wait(futures, return_when=FIRST_COMPLETED)
+            gate.open_for_all()
+            wait(futures)
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        assert [(type(error), error.signal, error.pid) for error in errors] == [(WorkerCrashedError, "SIGKILL", pids[0])]
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM], ids=errno.errorcode.get)

@@ -1,7 +1,8 @@
 """The process that forks workers, and reaps them.
 
 Runs in: a process of its own, started by exec (never forked from the host), one thread. It owns: its end of the control
-socket, the read end of the lifeline, a pidfd of the host, and for each worker a pidfd and one description of the lifeline.
+socket, the read end of the lifeline, a pidfd of the host, an epoll, and for each worker a pidfd and one description of the
+lifeline.
 
 Hard part: nobody outlives the host.
 - Each worker arms a lifeline of its own: a read description of a pipe whose only write end the host holds, with F_SETOWN
@@ -144,11 +145,12 @@ class ForkServer:
         self._host_fd = host_fd
         self._run_worker = run_worker
         self._workers: dict[int, tuple[int, int, int]] = {}  # pidfd: generation, pid, lifeline description
-        self._poll = select.poll()
+        # Not poll(2), which refuses to watch more descriptors than RLIMIT_NOFILE, and that may be lowered while we run.
+        self._epoll = select.epoll()
 
     def serve(self) -> None:
         for fd in (self._control.fileno(), self._host_fd):
-            self._poll.register(fd, select.POLLIN)
+            self._epoll.register(fd, select.EPOLLIN)
         self._tell(Report(Tell.HELLO, pid=os.getpid()))
         try:
             while self._step():
@@ -158,7 +160,7 @@ class ForkServer:
                 _kill_group(pid)
 
     def _step(self) -> bool:
-        ready = {fd for fd, _ in self._poll.poll()}
+        ready = {fd for fd, _ in self._epoll.poll()}
         if self._host_fd in ready:
             return False
         for pidfd in ready & self._workers.keys():
@@ -201,16 +203,17 @@ class ForkServer:
         self._register(request, pid, lifeline)
 
     def _register(self, request: Request, pid: int, lifeline: int) -> None:
+        pidfd = -1
         try:
             pidfd = os.pidfd_open(pid)
+            self._epoll.register(pidfd, select.EPOLLIN)
         except OSError as error:
             _kill_group(pid)
             os.wait4(pid, 0)
-            os.close(lifeline)
-            self._refuse(request, f"pidfd_open failed: {error}")
+            close_all([lifeline, pidfd])
+            self._refuse(request, f"the new worker cannot be watched: {error}")
             return
         self._workers[pidfd] = (request.generation, pid, lifeline)
-        self._poll.register(pidfd, select.POLLIN)
         self._tell(Report(Tell.SPAWNED, request.generation, pid), (pidfd,))
 
     def _become_worker(self, request: Request, fds: list[int], lifeline: int) -> None:
@@ -221,6 +224,7 @@ class ForkServer:
             arm_lifeline(lifeline, -os.getpid())
             close_all([self._host_fd, self._lifeline_fd])
             self._control.close()
+            self._epoll.close()
             for pidfd, (_, _, other) in self._workers.items():
                 close_all([pidfd, other])
             has_initializer = bool(request.flags & HAS_INITIALIZER)
@@ -232,7 +236,7 @@ class ForkServer:
 
     def _reap(self, pidfd: int) -> None:
         generation, pid, lifeline = self._workers.pop(pidfd)
-        self._poll.unregister(pidfd)
+        self._epoll.unregister(pidfd)
         _kill_group(pid)  # a worker's process group ends with it; the zombie still holds the number
         try:
             _, status, usage = os.wait4(pid, 0)
