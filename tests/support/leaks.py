@@ -73,7 +73,7 @@ def no_leaks() -> Iterator[None]:
     before = belongings()
     try:
         yield
-        _wait_for_ends(before)
+        wait_for_ends(before)
         left = what_is_left(before)
         assert not left, "left behind:\n" + "\n".join(left)
     finally:
@@ -81,7 +81,7 @@ def no_leaks() -> Iterator[None]:
         del os.environ[processes.MARK_VARIABLE]
 
 
-def _wait_for_ends(before: Belongings) -> None:
+def wait_for_ends(before: Belongings) -> None:
     gc.collect()
     for pid in (processes.marked() | processes.children()) - before.children:
         try:

@@ -61,8 +61,13 @@ def children(pid: int | None = None) -> set[int]:
 
 def marked(mark: str | None = None) -> set[int]:
     """Living processes that were started by the test with this mark, this one apart."""
+    return {pid for pid in all_pids() if pid != os.getpid() and is_marked(pid, mark)}
+
+
+def is_marked(pid: int, mark: str | None = None) -> bool:
+    """Whether this is a living process that was started by the test with this mark, or the test itself."""
     wanted = f"{MARK_VARIABLE}={mark or os.environ.get(MARK_VARIABLE)}".encode()
-    return {pid for pid in all_pids() if pid != os.getpid() and wanted in _environment(pid)}
+    return wanted in _environment(pid)
 
 
 def _environment(pid: int) -> list[bytes]:

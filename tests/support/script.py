@@ -122,7 +122,7 @@ def start_script(
         process = subprocess.Popen(
             [*command, *where, *args],
             cwd=folder,
-            env=_environment(env or {}),
+            env=environment(env or {}),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -131,7 +131,7 @@ def start_script(
     return Script(process, errors_path)
 
 
-def _environment(extra: dict[str, str]) -> dict[str, str]:
+def environment(extra: dict[str, str]) -> dict[str, str]:
     """Ours, so that the mark of the test is in it; tests.support must be importable."""
     paths = [str(PACKAGE), str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **extra}
