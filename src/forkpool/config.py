@@ -43,6 +43,8 @@ class TaskOptions:
     name: str | None = None  # for messages; None: the callable's qualified name
     priority: int = 0  # higher ones are given to workers first
     cancel_running: bool = False  # whether `cancel()` stops a call that runs
+    retries: int = 0  # how often it is run again at most
+    retry_on: frozenset[str] = frozenset(("forkpool.errors.WorkerCrashedError",))  # full names of exception classes
 
 
 DEFAULT_OPTIONS = TaskOptions()
@@ -103,6 +105,8 @@ def task_options(
     name: object = None,
     priority: object = None,
     cancel_running: object = None,
+    retries: object = None,
+    retry_on: object = None,
 ) -> TaskOptions:
     """Check the arguments of `options()`. What is None stays as it was before.
 
@@ -118,6 +122,10 @@ def task_options(
         given["priority"] = _plain_int("priority", priority)
     if cancel_running is not None:
         given["cancel_running"] = _flag("cancel_running", cancel_running)
+    if retries is not None:
+        given["retries"] = _retries(retries)
+    if retry_on is not None:
+        given["retry_on"] = frozenset(_class_names(retry_on))
     return replace(before, **given)
 
 
@@ -175,6 +183,30 @@ def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
+
+
+def _retries(value: object) -> int:
+    number = _plain_int("retries", value)
+    if number < 0:
+        raise ValueError("retries must be 0 or more")
+    return number
+
+
+def _class_names(value: object) -> Iterable[str]:
+    """Full names of exception classes: one, or several in a tuple or list."""
+    classes: list[Any] = list(value) if isinstance(value, (tuple, list, set, frozenset)) else [value]
+    if not classes:
+        raise ValueError("retry_on must name at least one exception class; leave it out to retry after a crash only")
+    for one in classes:
+        if not isinstance(one, type) or not issubclass(one, BaseException):
+            raise TypeError(f"retry_on must hold exception classes, as (ConnectionError, TimeoutError), not {one!r}")
+        yield full_name(one)
+
+
+def full_name(cls: type) -> str:
+    """Module and name of a class, as a worker tells it too."""
+    module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
+    return f"{module}.{cls.__qualname__}"
 
 
 def _jitter(value: object, max_tasks: int | None) -> int:

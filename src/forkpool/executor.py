@@ -13,7 +13,7 @@ import itertools
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -100,6 +100,8 @@ class _Submitter(Executor):
         name: str | None = None,
         priority: int | None = None,
         cancel_running: bool | None = None,
+        retries: int | None = None,
+        retry_on: type[BaseException] | Collection[type[BaseException]] | None = None,
     ) -> OptionsView:
         """Return a light view of this pool whose calls have these options.
 
@@ -111,13 +113,28 @@ class _Submitter(Executor):
                 one that was submitted first. At first 0. A steady stream of higher ones lets lower ones wait for ever.
             cancel_running: True: `cancel()` also stops a call that runs, as `kill()` does, and so does cancelling the asyncio
                 future that wraps it (`wait_for`, `TaskGroup`), or leaving a `map`. At first False, as in the standard library.
+            retries: How often a call that fails is run again, at most. At first 0: a call that may have run is never run again
+                unless you ask. The next attempt stands in front of those of its priority, and goes to another worker if one is
+                idle (after a crash or a timeout it is always another). Each has the whole timeout. The last error tells of the
+                others in its `__notes__`. A call that you cancelled or killed is not run again, nor is any that fails after
+                `shutdown(cancel_futures=True)` or in a broken pool.
+            retry_on: The errors after which it is: exception classes, as in an `except` clause; also such as the call raises.
+                At first `WorkerCrashedError`.
         Options of a view's view combine: what is None or left out stays as it was.
         Returns:
             An Executor: `submit`, `map` and `loop.run_in_executor` work with it. Shutting it down does nothing to the pool.
         Raises:
             TypeError, ValueError: An argument is wrong.
         """
-        options = task_options(self._options, timeout=timeout, name=name, priority=priority, cancel_running=cancel_running)
+        options = task_options(
+            self._options,
+            timeout=timeout,
+            name=name,
+            priority=priority,
+            cancel_running=cancel_running,
+            retries=retries,
+            retry_on=retry_on,
+        )
         return OptionsView(self._executor_of_views(), options)
 
     @abstractmethod

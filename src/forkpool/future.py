@@ -64,6 +64,7 @@ class ForkFuture(LazyFuture[T]):
 
     _pool: Any = None  # where requests go; set by the pool
     _encoded: EncodedAnswer | None
+    _attempt: int = 1
     _run: Run | None = None  # set by the supervisor at the end, before anybody is told; until then the worker's page tells
 
     def kill(self) -> bool:
@@ -136,6 +137,11 @@ class ForkFuture(LazyFuture[T]):
         run = self._run
         return None if run is None else run[2]
 
+    @property
+    def attempt(self) -> int:
+        """Which attempt it waits for, runs, or has ended with: 1, or more with `options(retries=)`. All facts are of it."""
+        return self._attempt
+
     def result(self, timeout: float | None = None) -> T:
         """Return the call's result, or raise what it raised.
 
@@ -192,6 +198,15 @@ class ForkFuture(LazyFuture[T]):
         """The worker never took it: it is pending again."""
         self._state = PENDING
         del self.__dict__["_owner"]
+
+    def _repeat(self) -> bool:
+        """Its attempt failed, and it is pending again. False: the user was quicker and killed it."""
+        if self.__dict__.get("_ending") == "kill":
+            return False
+        self._run = None
+        self._attempt += 1
+        self._put_back()
+        return True
 
     def _claim_answer(self) -> bool:
         """Whether it ends as the pool says; False if the user's `kill()` was first: then it ends cancelled."""

@@ -6,7 +6,7 @@ Runs in: pytest.
 from typing import Any
 
 from forkpool._core.machine import PoolMachine
-from forkpool._core.states import Task, Verb, Verdict, Worker
+from forkpool._core.states import RepeatableTask, Task, Verb, Verdict, Worker
 from forkpool.config import TaskOptions
 from tests.support.machine_invariants import check_invariants
 
@@ -28,15 +28,33 @@ class Host:
             grace_s=GRACE_S,
             try_start=lambda task: task.name not in self.cancelled,
             put_back=lambda task: self.put_back.append(task.name),
+            repeat=lambda task, worker: self.repeat(task, worker),
             started_at=lambda worker: self.started.get(worker.tasks[0].name),
         )
+        self.repeated: list[tuple[str, int]] = []  # task and worker
+        self.killed: set[str] = set()  # by the user; the machine has not heard of it
         self.tasks: dict[str, Task] = {}
         self._seq = 0
 
     def submit(self, *names: str, payload: bytes = b"", **options: Any) -> None:
         for name in names:
-            task = self.tasks[name] = Task(future=object(), payload=payload, name=name, options=TaskOptions(**options))
+            make = RepeatableTask if options.get("retries") else Task
+            task = self.tasks[name] = make(future=object(), payload=payload, name=name, options=TaskOptions(**options))
             self.machine.on_submit(task)
+
+    def repeat(self, task: Task, worker: Worker) -> bool:
+        if task.name in self.killed:
+            return False
+        self.repeated.append((task.name, worker.generation))
+        return True
+
+    def fail(self, generation: int, *error: str) -> list[tuple[object, ...]]:
+        """The worker answered that its task raised this."""
+        worker = self.worker(generation)
+        task = self.machine.on_answer(worker, self.now, 1.0)
+        if not self.machine.on_failure(task, worker, error):
+            return [("FAILED", task.name), *self.step()]
+        return self.step()
 
     def step(self) -> list[tuple[object, ...]]:
         """Decide, and tell what is to be done."""
@@ -134,9 +152,9 @@ class Host:
 
     # --- states to start from
 
-    def busy(self, *names: str, timeout: float | None = None) -> "Host":
+    def busy(self, *names: str, **options: Any) -> "Host":
         """Workers 1, 2 ... hold one of these tasks each, and have just got it."""
-        self.submit(*names, timeout=timeout)
+        self.submit(*names, **options)
         self.step()
         self.ready(*range(1, len(names) + 1))
         for generation in range(1, len(names) + 1):

@@ -182,3 +182,40 @@ def raise_two_arguments() -> None:
 
 def raise_holder() -> None:
     raise HoldsALock("held")
+
+
+class Flaky(ConnectionError):
+    """What `retry_on` names, also by a base class."""
+
+
+def fail_until(attempt: int, marks: Marks, do: Any, *args: Any) -> int:
+    """Mark the attempt, and do what fails unless it is this one; then return the pid."""
+    present = _attempt_and_slot()[0]
+    marks.add(str(present))
+    if present < attempt:
+        do(*args)
+    return os.getpid()
+
+
+def fail_on_first_slot(marks: Marks) -> int:
+    """Mark the slot, and fail in the first attempt; then return the slot."""
+    attempt, slot = _attempt_and_slot()
+    marks.add(str(slot))
+    if attempt == 1:
+        raise Flaky(slot)
+    return slot
+
+
+def _attempt_and_slot() -> tuple[int, int]:
+    from forkpool import current_task
+
+    task = current_task()
+    assert task is not None
+    return task.attempt, task.slot
+
+
+def crash_if_marked(marks: Marks) -> int:
+    """Return a deadly signal; once there are marks, send it at once."""
+    if marks.words():
+        kill_myself()
+    return signal.SIGKILL

@@ -38,6 +38,9 @@ assert_type(pool.submit(len, "x").duration, float | None)
 assert_type(pool.map(len, ["x"], timeout=1.0, chunksize=2, buffersize=3), Iterator[int])
 assert_type(pool.options(timeout=2.5, name="thumb").submit(len, "x"), ForkFuture[int])
 assert_type(pool.options(priority=3, cancel_running=True).options(name="x").submit(len, "x"), ForkFuture[int])
+assert_type(pool.options(retries=2, retry_on=(OSError, KeyError)).submit(len, "x").attempt, int)
+pool.options(retry_on=KeyError), pool.options(retry_on=[KeyError])
+pool.options(retry_on=KeyError("x"))  # type: ignore[arg-type]  # a class, not an error
 assert_type(pool.options(timeout=2.5).map(len, ["x"]), Iterator[int])
 
 future: Future[int] = pool.submit(len, "x")

@@ -126,6 +126,28 @@ def test_a_bad_argument_is_named(arguments: dict[str, Any], kind: type[Exception
         ({"name": 3}, TypeError, "name must be a str or None, not int"),
         ({"priority": 1.0}, TypeError, "priority must be an int, not float"),
         ({"priority": True}, TypeError, "priority must be an int, not bool"),
+        ({"retries": -1}, ValueError, "retries must be 0 or more"),
+        ({"retries": 2.0}, TypeError, "retries must be an int, not float"),
+        (
+            {"retry_on": ()},
+            ValueError,
+            "retry_on must name at least one exception class; leave it out to retry after a crash only",
+        ),
+        (
+            {"retry_on": "ConnectionError"},
+            TypeError,
+            "retry_on must hold exception classes, as (ConnectionError, TimeoutError), not 'ConnectionError'",
+        ),
+        (
+            {"retry_on": (OSError, 1)},
+            TypeError,
+            "retry_on must hold exception classes, as (ConnectionError, TimeoutError), not 1",
+        ),
+        (
+            {"retry_on": int},
+            TypeError,
+            f"retry_on must hold exception classes, as (ConnectionError, TimeoutError), not {int!r}",
+        ),
         ({"cancel_running": 1}, TypeError, "cancel_running must be True or False, not 1"),
     ],
 )
@@ -164,6 +186,9 @@ def test_what_is_given_is_taken() -> None:
     more = task_options(view, priority=Index(), cancel_running=True)
     assert more == TaskOptions(2.0, "thumb", priority=3, cancel_running=True)
     assert task_options(more) == more, "what is left out stays"
+    again = task_options(more, retries=Index(), retry_on=KeyError)
+    assert (again.retries, again.retry_on, again.timeout) == (3, frozenset(("builtins.KeyError",)), 2.0)
+    assert task_options(again, retry_on=[OSError, TimeoutError]).retries == 3
     assert task_options(more, priority=0, cancel_running=False) == view, "what is given replaces, also by a default"
 
 

@@ -97,6 +97,37 @@ def test_no_name_of_ours_hides_one_of_the_base_class() -> None:
     assert {name for name in ours if name in base and not name.startswith("__")} <= meant
 
 
+# --- another attempt
+
+
+def test_it_waits_again_and_may_be_cancelled() -> None:
+    future = running()
+    future._run = ((4711, 0), 1, 0.5)
+    assert future._repeat()
+    future._pool.run = None
+    assert (future.attempt, future.pid, future.duration, future.running()) == (2, None, None, False)
+    assert future.cancel()
+    assert future.cancelled()
+
+
+def test_it_waits_again_and_is_started_and_finished() -> None:
+    future = running()
+    assert future._repeat()
+    assert future._try_start()
+    assert not future.cancel()
+    future._finish(7)
+    assert (future.result(), future.attempt) == (7, 2)
+
+
+def test_a_kill_comes_before_another_attempt() -> None:
+    future = running()
+    assert future.kill()
+    assert not future._repeat()
+    future._finish(error=RuntimeError("its worker crashed"))
+    assert future.cancelled()
+    assert future.attempt == 1
+
+
 # --- where and when it ran
 
 

@@ -17,13 +17,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from forkpool._core.ahead import MAX_AHEAD
 from forkpool._core.machine import PoolMachine
-from forkpool._core.states import Expiry, Task, Verdict, Worker, WorkerState
+from forkpool._core.repeating import TASK_TIMED_OUT, WORKER_CRASHED
+from forkpool._core.states import Expiry, RepeatableTask, Task, Verdict, Worker, WorkerState
 from forkpool.config import TaskOptions
 from tests.support.machine_invariants import check_invariants
 
 GRACE_S = 5.0
 SHORT_S = 0.00001
 TASK_NAMES = ["short", "other", "long"]
+ERRORS = [WORKER_CRASHED[0], TASK_TIMED_OUT[0], "builtins.KeyError"]
 
 
 @dataclass
@@ -33,7 +35,8 @@ class Call:
     task: Task | None = None
     order: int = 0  # of submission
     claimed: bool = False
-    was_back: bool = False  # it was taken back from a worker
+    was_back: bool = False  # it was taken back from a worker, or is tried again
+    attempts: int = 1
     cancelled: bool = False  # by its user, while it was pending
     kill_asked: bool = False
     began_in: list[int] = field(default_factory=list)  # generations of the workers that took it
@@ -53,6 +56,7 @@ class Process:
     holds: Task | None = None  # taken, not answered
     started_at: float = 0.0
     answers: deque[Task] = field(default_factory=deque)  # written, not read by the host
+    failing: set[Task] = field(default_factory=set)  # those of them that tell of an error
 
     @property
     def is_busy_with(self) -> list[Task]:
@@ -72,6 +76,7 @@ class Host(RuleBasedStateMachine):
             grace_s=GRACE_S,
             try_start=self.try_start,
             put_back=self.put_back,
+            repeat=self.repeat,
             started_at=self.started_at,
         )
         self.calls: list[Call] = []
@@ -80,7 +85,7 @@ class Host(RuleBasedStateMachine):
         self.seq = 0
         self.finished = 0
         self.recycled: set[int] = set()  # generations that the user wanted replaced
-        self.closed = self.aborted = self.stopped = self.was_broken = False
+        self.closed = self.aborted = self.stopped = self.was_broken = self.queue_cancelled = False
 
     # --- what the machine asks the host
 
@@ -111,6 +116,21 @@ class Host(RuleBasedStateMachine):
         assert call.claimed
         assert not call.began_in
         call.claimed, call.was_back = False, True
+
+    def repeat(self, task: Task, worker: Worker) -> bool:
+        call = self.call(task)
+        assert call.claimed
+        assert not call.ends, "tried again after its end"
+        assert call.began_in == [worker.generation]
+        assert not self.machine.broken
+        assert not self.stopped
+        assert not self.queue_cancelled
+        if call.kill_asked:
+            return False
+        call.attempts += 1
+        assert call.attempts <= 1 + task.options.retries
+        call.claimed, call.was_back, call.began_in = False, True, []
+        return True
 
     def started_at(self, worker: Worker) -> float | None:
         process = self.processes[worker.generation]
@@ -255,12 +275,15 @@ class Host(RuleBasedStateMachine):
         name=st.sampled_from(TASK_NAMES),
         timeout=st.sampled_from([None, None, None, 0.5, 3.0]),
         priority=st.sampled_from([0, 0, 0, 1, -1]),
+        retries=st.sampled_from([0, 0, 1, 3]),
+        retry_on=st.sets(st.sampled_from(ERRORS), min_size=1),
         count=st.integers(1, 6),
     )
-    def submit(self, name: str, timeout: float | None, priority: int, count: int) -> None:
+    def submit(self, name: str, timeout: float | None, priority: int, retries: int, retry_on: set[str], count: int) -> None:
+        options = TaskOptions(timeout, priority=priority, retries=retries, retry_on=frozenset(retry_on))
         for _ in range(count):
             call = Call(order=len(self.calls))
-            call.task = Task(call, b"", name, TaskOptions(timeout, priority=priority))
+            call.task = (RepeatableTask if retries else Task)(call, b"", name, options)
             self.calls.append(call)
             if self.finished:
                 self.machine.reopen()
@@ -304,6 +327,7 @@ class Host(RuleBasedStateMachine):
     @rule(cancel_queued=st.booleans())
     def close(self, cancel_queued: bool) -> None:
         self.closed = True
+        self.queue_cancelled = self.queue_cancelled or cancel_queued
         self.machine.on_close(cancel_queued=cancel_queued)
 
     @rule()
@@ -336,6 +360,13 @@ class Host(RuleBasedStateMachine):
     @precondition(lambda self: any(p.holds for p in self.alive()))
     def write_answer(self, data: st.DataObject) -> None:
         self.worker_answers(data.draw(st.sampled_from([p for p in self.alive() if p.holds])))
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(p.holds for p in self.alive()))
+    def write_error(self, data: st.DataObject) -> None:
+        process = data.draw(st.sampled_from([p for p in self.alive() if p.holds]))
+        process.failing.add(process.holds)  # type: ignore[arg-type]  # it holds one
+        self.worker_answers(process)
 
     @rule()
     def everybody_works_on(self) -> None:
@@ -398,7 +429,10 @@ class Host(RuleBasedStateMachine):
             assert self.machine.on_answer(process.worker, self.now, seconds) is task
             call = self.call(task)
             assert not call.ends, "answered after its end"
-            call.ends.append("answered")
+            failed = task in process.failing
+            process.failing.discard(task)
+            if not (failed and self.machine.on_failure(task, process.worker, ["builtins.KeyError", "builtins.Exception"])):
+                call.ends.append("answered")
 
     @rule(data=st.data())
     @precondition(lambda self: any(p.dead for p in self.known()))

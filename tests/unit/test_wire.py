@@ -188,9 +188,9 @@ def test_a_claimed_length_is_the_most_that_is_ever_allocated() -> None:
 @pytest.mark.parametrize("kind", TASK_KINDS)
 def test_a_task_frame_comes_back(kind: Kind) -> None:
     frame = pack(kind, 77, b"payload")
-    assert unpack_header(frame) == (kind, 0, 77, 7)
+    assert unpack_header(frame) == (kind, 0, 77, 7, 0)
     assert frame[HEADER.size :] == b"payload"
-    assert unpack_header(pack_header(kind, 78, 1 << 40, STREAM)) == (kind, STREAM, 78, 1 << 40)
+    assert unpack_header(pack_header(kind, 78, 1 << 40, STREAM, 3)) == (kind, STREAM, 78, 1 << 40, 3)
 
 
 def test_the_largest_inline_payload_makes_one_packet() -> None:

@@ -46,20 +46,20 @@ def open_fds() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-def send(link: WorkerLink, kind: Kind, seq: int, payload: bytes) -> bool:
-    link.send(kind, seq, payload)
+def send(link: WorkerLink, kind: Kind, seq: int, payload: bytes, tried: int = 0) -> bool:
+    link.send(kind, seq, payload, tried)
     return link.flush()
 
 
 def write_all(link: WorkerLink, pipe: TaskPipe, kind: Kind, seq: int, payload: bytes) -> tuple[int, int, bytes]:
     """Write a streamed frame as the supervisor does, with a worker that reads it."""
-    got: list[tuple[int, int, bytes | bytearray]] = []
+    got: list[tuple[int, int, bytes | bytearray, int]] = []
     reader = threading.Thread(target=lambda: got.append(pipe.receive()))
     reader.start()
     if not send(link, kind, seq, payload):
         wait_writable_and_go_on(link)
     reader.join()
-    kind, seq, data = got[0]
+    kind, seq, data, _ = got[0]
     return kind, seq, bytes(data)
 
 
@@ -119,11 +119,19 @@ def test_without_descriptors_nothing_is_left_open(monkeypatch: pytest.MonkeyPatc
 # --- tasks
 
 
+def test_a_task_says_how_often_it_was_tried(link: WorkerLink, pipe: TaskPipe) -> None:
+    assert send(link, Kind.TASK, 1, b"small", 2)
+    assert pipe.receive() == (Kind.TASK, 1, b"small", 2)
+    payload = bytes(INLINE_BYTES + 1)
+    assert send(link, Kind.TASK, 2, payload, 3), "it fits the pipe"
+    assert pipe.receive() == (Kind.TASK, 2, payload, 3)
+
+
 def test_a_small_task_is_one_packet(link: WorkerLink, pipe: TaskPipe) -> None:
     for seq, payload in ((1, b""), (2, b"call"), (3, bytes(INLINE_BYTES))):
         assert send(link, Kind.TASK, seq, payload)
     received = [pipe.receive() for _ in range(3)]
-    assert received == [(Kind.TASK, 1, b""), (Kind.TASK, 2, b"call"), (Kind.TASK, 3, bytes(INLINE_BYTES))]
+    assert received == [(Kind.TASK, 1, b"", 0), (Kind.TASK, 2, b"call", 0), (Kind.TASK, 3, bytes(INLINE_BYTES), 0)]
 
 
 def test_a_large_task_is_streamed_and_small_ones_are_packets_again(link: WorkerLink, pipe: TaskPipe) -> None:
@@ -131,13 +139,13 @@ def test_a_large_task_is_streamed_and_small_ones_are_packets_again(link: WorkerL
     send(link, Kind.TASK, 6, b"a")
     send(link, Kind.TASK, 7, b"b")
     assert os.read(link.child_fds[0], PACKET_BYTES) == pack(Kind.TASK, 6, b"a"), "one read is one packet"
-    assert pipe.receive() == (Kind.TASK, 7, b"b")
+    assert pipe.receive() == (Kind.TASK, 7, b"b", 0)
 
 
 def test_a_task_just_beyond_a_packet(link: WorkerLink, pipe: TaskPipe) -> None:
     payload = bytes(INLINE_BYTES + 1)
     assert send(link, Kind.TASK, 1, payload), "it fits the pipe"
-    assert pipe.receive() == (Kind.TASK, 1, payload)
+    assert pipe.receive() == (Kind.TASK, 1, payload, 0)
     assert link.recall() == []
 
 
@@ -145,12 +153,12 @@ def test_stop_behind_an_initializer_that_is_still_being_written(link: WorkerLink
     # 1. a new worker gets large initargs, more than the pipe holds; 2. the pool is shut down before it has read them.
     assert not send(link, Kind.INIT, 0, BIG)
     assert not send(link, Kind.STOP, 0, b""), "it waits for its turn: not in the middle of the stream"
-    got: list[tuple[int, int, bytes | bytearray]] = []
+    got: list[tuple[int, int, bytes | bytearray, int]] = []
     reader = threading.Thread(target=lambda: got.extend(pipe.receive() for _ in range(2)))
     reader.start()
     wait_writable_and_go_on(link)
     reader.join()
-    assert got == [(Kind.INIT, 0, BIG), (Kind.STOP, 0, b"")]
+    assert got == [(Kind.INIT, 0, BIG, 0), (Kind.STOP, 0, b"", 0)]
 
 
 def test_several_tasks_are_written_at_once_and_are_packets_all_the_same(
@@ -164,7 +172,7 @@ def test_several_tasks_are_written_at_once_and_are_packets_all_the_same(
         link.send(Kind.TASK, seq, payload)
     assert link.flush()
     assert len(written) == 1
-    assert [pipe.receive() for _ in payloads] == [(Kind.TASK, seq, payload) for seq, payload in enumerate(payloads)]
+    assert [pipe.receive() for _ in payloads] == [(Kind.TASK, seq, payload, 0) for seq, payload in enumerate(payloads)]
     assert link.recall() == []
 
 
@@ -175,7 +183,7 @@ def test_a_pipe_of_one_page_takes_one_task_after_the_other(link: WorkerLink, pip
         link.send(Kind.TASK, seq, b"%d" % seq)
     for seq in range(1, 5):
         assert link.flush() is (seq == 4)
-        assert pipe.receive() == (Kind.TASK, seq, b"%d" % seq)
+        assert pipe.receive() == (Kind.TASK, seq, b"%d" % seq, 0)
 
 
 def test_what_did_not_fit_into_the_pipe_comes_back_too(link: WorkerLink, pipe: TaskPipe) -> None:
@@ -200,7 +208,7 @@ def test_what_was_not_taken_comes_back_once(link: WorkerLink, pipe: TaskPipe) ->
     assert link.recall() == [2, 3]
     assert link.recall() == []
     send(link, Kind.TASK, 4, b"")
-    assert pipe.receive() == (Kind.TASK, 4, b"")
+    assert pipe.receive() == (Kind.TASK, 4, b"", 0)
 
 
 def test_a_streamed_task_that_nobody_touched_comes_back(link: WorkerLink) -> None:

@@ -85,20 +85,20 @@ class TaskPipe:
         self._fd = fd
         self._page = page
 
-    def receive(self) -> tuple[int, int, bytes | bytearray]:
-        """Kind, seq and payload of the next frame; `Kind.STOP` when the host is gone."""
+    def receive(self) -> tuple[int, int, bytes | bytearray, int]:
+        """Kind, seq, payload and tries before of the next frame; `Kind.STOP` when the host is gone."""
         try:
             packet = os.read(self._fd, PACKET_BYTES)
         except BlockingIOError:  # a task made it non-blocking
             os.set_blocking(self._fd, True)
             packet = os.read(self._fd, PACKET_BYTES)
         if not packet:
-            return Kind.STOP, 0, b""
-        kind, flags, seq, length = unpack_header(packet)
+            return Kind.STOP, 0, b"", 0
+        kind, flags, seq, length, tried = unpack_header(packet)
         if flags & STREAM:
             self._page.read_on(seq)
-            return kind, seq, self._stream(length)
-        return kind, seq, packet[HEADER.size : HEADER.size + length]  # which may be padded
+            return kind, seq, self._stream(length), tried
+        return kind, seq, packet[HEADER.size : HEADER.size + length], tried  # it may be padded
 
     def _stream(self, length: int) -> bytearray:
         payload = bytearray(length)
@@ -123,6 +123,7 @@ class TaskLoop:
         self._decoder = CallDecoder()
         self._encoder = ResultEncoder()
         self._in_task = False
+        self._tried = 0  # how often the present call was tried before
         self._grown = False
         self._announced = 0  # bytes of answers, the present one included
         self._first_stamp = page.first_stamp()
@@ -154,7 +155,7 @@ class TaskLoop:
         return 0
 
     def _initialize(self) -> bool:
-        kind, _, payload = self._pipe.receive()
+        kind, _, payload, _ = self._pipe.receive()
         if kind == Kind.STOP:
             return False
         try:
@@ -168,7 +169,7 @@ class TaskLoop:
         return True
 
     def _serve_one(self) -> bool:
-        kind, seq, payload = self._pipe.receive()
+        kind, seq, payload, self._tried = self._pipe.receive()
         if kind == Kind.STOP:
             return False
         page = self._page
@@ -205,7 +206,7 @@ class TaskLoop:
         """Kind, payload and flags of the answer."""
         try:
             call = self._decoder.decode(payload)
-            SEAT.running = call[0], self._decoder.name
+            SEAT.running = call[0], self._decoder.name, self._tried + 1
             self._page.set_stage(Stage.RUNNING)
             value = self._call(*call)
             self._page.set_stage(Stage.ENCODING)

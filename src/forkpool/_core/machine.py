@@ -11,6 +11,7 @@ Hard parts:
   the next, so a death is charged to the first task only; those behind it are recalled from the pipe and queued again.
   A worker is killed for a task only when nothing lies behind that task any more, else the signal might hit its successor.
   Tasks must not wait for each other in one pipe: if the first one is unanswered for 5 ms, the others are taken back.
+- A task that is run again waits in front, and prefers another worker; see `repeating`.
 - A worker expires when it was sent the last task that it may run, or when the user wants it replaced. From then on its slot has
   an heir: a worker that starts meanwhile, and gets no task before the old one has answered its last. So the slot has no
   gap, and one busy worker at most.
@@ -20,10 +21,11 @@ Tests: tests/unit/test_machine.py (order of facts), tests/unit/test_machine_stat
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from . import repeating
 from .ready_queue import ReadyQueue
-from .states import Expiry, Task, Verb, Verdict, Worker, WorkerState
+from .states import Expiry, RepeatableTask, Task, Verb, Verdict, Worker, WorkerState
 from .workforce import Workforce
 
 UNTAKEN_PATIENCE_S = 1.0  # beyond the timeout, for a worker that has not even taken its task: it is stopped, or starved
@@ -40,6 +42,7 @@ class PoolMachine(Workforce):
         grace_s: float,
         try_start: Callable[[Task], bool],
         put_back: Callable[[Task], None],
+        repeat: Callable[[Task, Worker], bool],
         started_at: Callable[[Worker], float | None],
     ) -> None:
         """
@@ -49,6 +52,7 @@ class PoolMachine(Workforce):
             grace_s: Seconds that a worker that was asked to leave may take.
             try_start: Claim a task for running; False if the user has cancelled it.
             put_back: The reverse: a claimed task was never taken, and waits again.
+            repeat: A task whose attempt on this worker failed waits again; False if the user has killed it.
             started_at: When (monotonic seconds) the worker took its present task; None: it has not.
         """
         super().__init__(max_workers, task_limit, grace_s)
@@ -56,8 +60,10 @@ class PoolMachine(Workforce):
         self.broken = False
         self.closing = False
         self._discarding = False  # what comes back from a worker is not run again
+        self._no_retries = False  # what fails is not run again
         self._try_start = try_start
         self._put_back = put_back
+        self._repeat = repeat
         self._started_at = started_at
         self._finished = False
 
@@ -95,7 +101,22 @@ class PoolMachine(Workforce):
         self._condemn(worker, first, Verdict.CRASHED)
         if len(worker.tasks) > 1:
             worker.tasks.rotate(-1)  # nothing waits for its answer
+            worker.tasks_done += 1  # as the worker counts
             self._expire(worker, Expiry.RESTART)  # nothing is sent behind it
+
+    def on_failure(self, task: Task, worker: Worker, error: Iterable[str]) -> bool:
+        """The task failed on this worker, with an error whose class and base classes have these names.
+
+        Returns whether it waits now to be run again, in front of those of its priority. Else it is to end with its error.
+        """
+        if self.broken or self._no_retries or not repeating.is_asked_for(task, error) or not self._repeat(task, worker):
+            return False
+        assert isinstance(task, RepeatableTask)  # else it is not asked for
+        task.verdict, task.seq = None, 0
+        task.attempt += 1
+        self.queue.appendleft(task)
+        self._prefer_others(worker)
+        return True
 
     def on_sent(self, worker: Worker, now: float) -> None:
         """The whole frame of the first task is in the worker's pipe."""
@@ -178,7 +199,9 @@ class PoolMachine(Workforce):
         self._forget(worker)
         while worker.tasks:
             task = worker.tasks.popleft()
-            self._end(task, crash if task.verdict is Verdict.CRASHED else worker.doom or crash, worker)
+            verdict = crash if task.verdict is Verdict.CRASHED else worker.doom or crash
+            if not self.on_failure(task, worker, repeating.OF_VERDICT.get(verdict, ())):
+                self._end(task, verdict, worker)
         if not started:
             self._start_failed(worker, now)
 
@@ -193,6 +216,7 @@ class PoolMachine(Workforce):
         """No more work will come; finish what was accepted, or only what runs."""
         self.closing = True
         if cancel_queued:
+            self._no_retries = True
             self._drop_queue(Verdict.CANCELLED)
 
     def on_break(self) -> None:

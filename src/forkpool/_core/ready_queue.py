@@ -113,8 +113,7 @@ class ReadyQueue:
         self._behind -= 1
         if not line.places:
             self._emptied += 1
-            if self._emptied > len(self._lines) // 2:
-                self._sweep()
+            self._sweep()
 
     def _line_for(self, task: Task) -> deque[Task]:
         """Where a task belongs that is not of the top line's priority."""
@@ -146,8 +145,12 @@ class ReadyQueue:
             self._top = self._lines.pop(-heappop(self._heap))
             self._emptied -= not self._top.places
         self._behind -= len(self._top)
+        self._sweep()
 
     def _sweep(self) -> None:
+        """Drop the lines that were emptied, when they are the majority."""
+        if self._emptied <= len(self._lines) // 2:
+            return
         self._lines = {priority: line for priority, line in self._lines.items() if line.places}
         self._heap = [-priority for priority in self._lines]
         heapify(self._heap)

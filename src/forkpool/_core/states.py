@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import Any, ClassVar
 
 from ..config import DEFAULT_OPTIONS, TaskOptions
 
@@ -71,6 +71,17 @@ class Task:
     options: TaskOptions = DEFAULT_OPTIONS  # one record for all calls of a view
     seq: int = 0  # unique in the pool, given when it is sent; 0: it waits
     verdict: Verdict | None = None  # how it is to end, or has ended, without an answer
+    attempt: ClassVar[int] = 1  # which one it waits for, or that runs
+
+
+@dataclass(slots=True, eq=False)
+class RepeatableTask(Task):
+    """A call that is to be run again if it fails in a way that its options name."""
+
+    attempt: int = 1  # type: ignore[misc]  # what one of them has, not all
+    failures: list[str] = field(default_factory=list)  # a line for each attempt that failed before
+    last_failure: Any = None  # the error of the last one of them, not unpickled
+    has_run: bool = False  # whether the function may have been entered in one of them
 
 
 @dataclass(slots=True, eq=False)

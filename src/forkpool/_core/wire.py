@@ -4,7 +4,8 @@ Runs in: host and worker; pure. Every frame is a fixed header and a payload:
 
     version u8 | kind u8 | flags u16 | micros u32 | seq u64 | payload length u64 | stamp u64
 
-`micros` is how long the worker had the task, in answers (the largest value: that or longer); else 0.
+`micros` is how long the worker had the task, in answers (the largest value: that or longer); in tasks how often the call was
+tried before; else 0.
 Host to worker: a frame of at most `PACKET_BYTES` is one packet of the task pipe, read whole or not at all. A larger one
 is its header as a packet (with `STREAM` set), then the payload as plain bytes. Only an idle worker
 gets such a one, and nothing is sent behind it.
@@ -75,12 +76,12 @@ def pack_large_answer(kind: int, seq: int, payload: bytes, flags: int, micros: i
     return pack_header(kind, seq, len(payload), flags, micros, stamp), payload, STAMP.pack(stamp)
 
 
-def unpack_header(frame: bytes | bytearray) -> tuple[int, int, int, int]:
-    """Kind, flags, seq and payload length of a task frame."""
-    version, kind, flags, _, seq, length, _ = HEADER.unpack_from(frame)
+def unpack_header(frame: bytes | bytearray) -> tuple[int, int, int, int, int]:
+    """Kind, flags, seq, payload length and number of tries before of a task frame."""
+    version, kind, flags, tried, seq, length, _ = HEADER.unpack_from(frame)
     if version != VERSION:
         raise MalformedFrame(f"frame of version {version}, expected {VERSION}")
-    return kind, flags, seq, length
+    return kind, flags, seq, length, tried
 
 
 class AnswerReader:

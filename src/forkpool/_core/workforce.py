@@ -71,6 +71,13 @@ class Workforce:
         worker.deadline = None
         self._idle.append(worker)
 
+    def _prefer_others(self, worker: Worker) -> None:
+        """The next task goes to another worker, if one is idle."""
+        self._ahead.hungry.pop(worker.generation, None)
+        if worker.state is WorkerState.READY:
+            self._idle.remove(worker)
+            self._idle.insert(0, worker)
+
     def _expire(self, worker: Worker, expiry: Expiry) -> None:
         if worker.expiry is None:
             self._staffing.on_expired(worker)

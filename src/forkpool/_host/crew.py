@@ -71,7 +71,7 @@ class Crew:
 
     def send(self, worker: Worker, task: Task) -> None:
         """Take on a task for a worker's pipe; `flush` writes it."""
-        self.links[worker.generation].send(Kind.TASK, task.seq, task.payload)
+        self.links[worker.generation].send(Kind.TASK, task.seq, task.payload, task.attempt - 1)
         self._unflushed[worker.generation] = worker
 
     def flush(self) -> None:

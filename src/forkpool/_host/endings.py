@@ -19,8 +19,9 @@ from ..future import EncodedAnswer, ForkFuture, Run
 from .answers import decode_exception, decode_value
 from .callbacks import CallbackRunner
 from .oom import OomWatch
+from .retries import may_have_run, never_again, note, text_of, with_notes
 from .tally import OF_VERDICT, Outcome, Tally
-from .verdicts import CrashFacts, result_error, task_error
+from .verdicts import CrashFacts, headline, result_error, task_error
 from .worker_link import WorkerLink
 
 _DECODERS: dict[int, tuple[Callable[[Any], Any], bool]] = {
@@ -54,6 +55,8 @@ class Endings:
             self._plain(task.future, payload)
         else:
             decode, is_error = _DECODERS[kind]
+            if task.attempt > 1 and is_error:
+                decode = with_notes(task, decode)
             self._finish(task.future, encoded=EncodedAnswer(payload, decode, is_error))
 
     def without_answer(self, task: Task, worker: Worker | None, link: WorkerLink | None) -> None:
@@ -68,13 +71,24 @@ class Endings:
         if verdict is Verdict.CANCELLED or verdict is Verdict.KILLED:
             self.cancelled(future)
         elif verdict is Verdict.POOL_BROKEN:
-            self.error(future, lambda _: self._why_broken(), None)
+            ended = never_again(task, "it is not tried again: the pool is broken")
+            self._finish(future, encoded=ended or EncodedAnswer(b"", lambda _: self._why_broken(), True))
         else:
             assert worker is not None
             assert link is not None
-            facts = self._facts(task, worker, link)
+            facts = self._facts(task, worker, link, verdict)
             self._tally.busy[worker.slot] += facts.seconds
-            self.error(future, task_error, facts)
+            self.error(future, with_notes(task, task_error), facts)
+
+    def answered_in_vain(self, task: Task, kind: int, payload: bytes | bytearray, run: Run | None) -> None:
+        """This answer is not the last one: another attempt follows."""
+        note(task, text_of(kind, payload, run), EncodedAnswer(payload, *_DECODERS[kind]), "yes")
+
+    def lost_in_vain(self, task: Task, worker: Worker, link: WorkerLink) -> None:
+        """The worker, now dead, did not answer, and another attempt follows."""
+        facts = self._facts(task, worker, link, worker.doom or Verdict.CRASHED)
+        self._tally.busy[worker.slot] += facts.seconds
+        note(task, headline(facts), EncodedAnswer(b"", lambda _: task_error(facts), True), facts.may_have_run)
 
     def error(self, future: ForkFuture[Any], make: Callable[[Any], BaseException], argument: Any) -> None:
         """End it with the error that `make(argument)` builds, when somebody asks for it."""
@@ -135,13 +149,12 @@ class Endings:
         except RuntimeError:  # no more threads at interpreter exit
             wait_and_end()
 
-    def _facts(self, task: Task, worker: Worker, link: WorkerLink) -> CrashFacts:
+    def _facts(self, task: Task, worker: Worker, link: WorkerLink, verdict: Verdict) -> CrashFacts:
         assert link.death is not None
-        assert task.verdict is not None
         started = link.started_at(task.seq)
         by_signal_9 = link.death.status is not None and link.death.status & 0x7F == 9
         return CrashFacts(
-            verdict=task.verdict,
+            verdict=verdict,
             task_name=task.name,
             timeout=task.options.timeout,
             pid=link.pid,
@@ -149,7 +162,7 @@ class Endings:
             status=link.death.status,
             peak_rss=link.death.peak_rss,
             seconds=0.0 if started is None else max(0.0, time.monotonic() - started),
-            may_have_run=link.may_have_run(task.seq),
+            may_have_run=may_have_run(task, link.may_have_run(task.seq)),
             traceback=link.crash_traceback(),
             oom_hint=self._oom.hint()
             if self._oom is not None and by_signal_9 and worker.doom is None and link.note is None

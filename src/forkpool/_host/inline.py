@@ -24,8 +24,10 @@ from types import MappingProxyType
 from typing import Any
 
 from .._core.placement import free_placement
-from .._core.states import Task
+from .._core.repeating import is_asked_for
+from .._core.states import RepeatableTask, Task
 from .._shared.calls import name_of
+from .._shared.payload import is_single_use
 from ..config import PoolConfig, TaskOptions
 from ..events import Placement, PoolStatistics
 from ..future import EncodedAnswer, ForkFuture
@@ -33,6 +35,7 @@ from .any_pool import AnyPool, check_accepts, keep_until_exit, warn
 from .inline_worker import Answer, EnvironmentOf, Running, initialize, work
 from .intake import Request
 from .inventory import PoolSnapshot, TaskSnapshot
+from .retries import note, text_of, with_notes
 
 _NO_TIMEOUT = (
     "timeout= cannot be enforced by a pool that runs calls inline: nobody else is there to stop them. "
@@ -87,7 +90,7 @@ class InlinePool(AnyPool):
         init = None if self._ready else self._prepare()
         future: ForkFuture[Any] = ForkFuture()
         future._try_start()
-        call = Running(future, options.name or name_of(fn), time.monotonic())
+        call = Running(future, options.name or name_of(fn), options)
         try:
             with call.lock:
                 self._running[call] = None
@@ -206,17 +209,29 @@ class InlinePool(AnyPool):
             with EnvironmentOf(call, self.config.env):
                 if init is not None:
                     self._initialize(init)
-                answer = self._why_not() or work(call, payload, self.config.max_workers)
+                answer = self._why_not() or self._attempts(call, payload)
             if not answer.is_error:
                 ended = self._done
         finally:
-            call.future._run = (os.getpid(), call.slot), round(call.since * 1e9), time.monotonic() - call.since
+            call.note_end()
             ended.add()  # before the future tells
             self._stand_up(call)
         if answer.is_plain:
             call.future._finish(answer.decode(answer.data))
         else:
             call.future._finish(encoded=EncodedAnswer(answer.data, answer.decode, answer.is_error))
+
+    def _attempts(self, call: Running, payload: bytes) -> Answer:
+        """Run the call until it returns, or fails in a way for which it is not to be run again."""
+        answer = work(call, payload, self.config.max_workers)
+        task = RepeatableTask(call.future, payload, call.name, call.options)
+        while answer.is_error and is_asked_for(task, answer.error) and not is_single_use(payload):
+            call.note_end()
+            note(task, text_of(answer.kind, answer.data, call.future._run), None, "yes")
+            task.attempt += 1
+            call.begin_again()
+            answer = work(call, payload, self.config.max_workers)
+        return answer._replace(decode=with_notes(task, answer.decode)) if answer.is_error else answer
 
     def _initialize(self, payload: bytes) -> None:
         """Run the initializer, unless that was done. Another thread that does it is waited for."""

@@ -12,32 +12,46 @@ from __future__ import annotations
 import _thread
 import os
 import pickle
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._core.wire import Kind
 from .._shared.current_task import INLINE, SLOT_VARIABLE
 from .._shared.payload import Buffer, CallDecoder, PayloadError, ResultEncoder, encode_rich_result, load_with
 from ..future import ForkFuture
 from .answers import decode_exception
+from .retries import kind_of
 from .verdicts import initializer_error, result_error
 
 if TYPE_CHECKING:
     from .._shared.rebuild import Applier
+    from ..config import TaskOptions
 
 
 class Running:
     """One call while it runs. Its thread holds `lock` from before the first line that counts it to after the last."""
 
-    __slots__ = ("future", "lock", "name", "since", "slot", "thread")
+    __slots__ = ("began", "future", "lock", "name", "options", "since", "slot", "thread")
 
-    def __init__(self, future: ForkFuture[Any], name: str, since: float) -> None:
+    def __init__(self, future: ForkFuture[Any], name: str, options: TaskOptions) -> None:
         self.future = future
         self.name = name
-        self.since = since  # monotonic seconds
+        self.options = options
+        self.since = self.began = time.monotonic()  # seconds: of all of it, and of the present attempt
         self.lock = _thread.allocate_lock()
         self.thread = _thread.get_ident()
         self.slot = 0
+
+    def begin_again(self) -> None:
+        """Another attempt begins."""
+        self.future._attempt += 1
+        self.began = time.monotonic()
+
+    def note_end(self) -> None:
+        """The attempt has ended."""
+        self.future._run = (os.getpid(), self.slot), round(self.began * 1e9), time.monotonic() - self.began
 
 
 class Answer(NamedTuple):
@@ -47,6 +61,8 @@ class Answer(NamedTuple):
     decode: Callable[[Buffer], Any]
     is_error: bool
     is_plain: bool = False
+    kind: Kind = Kind.VALUE
+    error: tuple[str, ...] = ()  # full names of its class and base classes
 
 
 class LocalDecoder(CallDecoder):
@@ -89,14 +105,19 @@ def work(call: Running, payload: bytes, slots: int) -> Answer:
     decoder, encoder, outer = LocalDecoder(), LocalEncoder(), INLINE.task
     try:
         fn, args, kwargs = decoder.decode(payload)
-        INLINE.task = fn, decoder.name, call.slot, slots, call.lock.locked
+        INLINE.task = fn, decoder.name, call.slot, slots, call.future.attempt, call.lock.locked
         return _encode(fn(*args, **kwargs), encoder)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return Answer(encoder.encode_exception(error), partial(decode_exception, load=encoder.load), is_error=True)
+        data = encoder.encode_exception(error)
+        return _error(Kind.EXCEPTION, data, partial(decode_exception, load=encoder.load))
     finally:
         INLINE.task = outer
+
+
+def _error(kind: Kind, data: bytes, decode: Callable[[Buffer], Any]) -> Answer:
+    return Answer(data, decode, is_error=True, kind=kind, error=kind_of(kind, data))
 
 
 def _encode(value: object, encoder: LocalEncoder) -> Answer:
@@ -105,7 +126,7 @@ def _encode(value: object, encoder: LocalEncoder) -> Answer:
     except PayloadError as error:
         cause = encoder.encode_exception(error.__cause__ or error)
         data = pickle.dumps((str(error), error.part, cause))
-        return Answer(data, partial(result_error, load=encoder.load), is_error=True)
+        return _error(Kind.RESULT_ERROR, data, partial(result_error, load=encoder.load))
     return Answer(data, encoder.load, is_error=False, is_plain=is_plain)
 
 

@@ -20,8 +20,9 @@ from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from .._core.states import Task
+from .._core.states import RepeatableTask, Task
 from .._shared.calls import name_of
+from .._shared.payload import is_single_use
 from ..config import PoolConfig, TaskOptions
 from ..events import Placement, PoolStatistics
 from ..future import ForkFuture, Run
@@ -56,7 +57,9 @@ class Pool(AnyPool):
         payload = self.encode(fn, args, kwargs, options.name)
         future: ForkFuture[Any] = ForkFuture()
         future._pool = self
-        future._task = task = Task(future, payload, options.name or name_of(fn), options)
+        # What holds a descriptor that can be fetched once cannot be run twice.
+        make = RepeatableTask if options.retries and not is_single_use(payload) else Task
+        future._task = task = make(future, payload, options.name or name_of(fn), options)
         if not self._claim:
             self._start()
         intake = self.intake

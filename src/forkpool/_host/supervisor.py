@@ -32,6 +32,7 @@ from .inventory import PoolSnapshot, describe_descriptors, describe_processes
 from .pinning import Pinning
 from .reactor import Reactor
 from .reports import Reports
+from .retries import kind_of
 from .stdio_guard import StdioGuard
 from .tally import Tally
 from .verdicts import broken_error, initializer_error, internal_error, preload_error, restart_error
@@ -68,6 +69,7 @@ class Supervisor:
             grace_s=config.grace_period,
             try_start=_try_start,
             put_back=_put_back,
+            repeat=self._repeat,
             started_at=lambda worker: self._crew.started_at(worker),
         )
         self._crew = Crew(
@@ -78,6 +80,7 @@ class Supervisor:
         self._endings = Endings(lambda: intake.closing, self._why_broken, self._tally)
         self._reports = Reports(self._machine, self._crew, self._tally)
         self._askers: list[Callable[[Supervisor], None]] = []
+        self._failed_answer: tuple[int, bytes | bytearray] | None = None  # while the core decides what follows from it
         self._seq = 0
         self._finished = False
         self._thread: threading.Thread | None = None
@@ -319,9 +322,28 @@ class Supervisor:
             self._tally.busy[worker.slot] += seconds
             task = self._machine.on_answer(worker, now, seconds)
             task.future._run = (link.seat, began, seconds)
-            self._endings.answer(task, kind, flags, payload)
+            if kind == Kind.VALUE or not task.options.retries or not self._is_repeated(task, worker, kind, payload):
+                self._endings.answer(task, kind, flags, payload)
         else:
             raise MalformedFrame(f"an answer (kind {kind}, call {seq}) that this worker has no reason to give")
+
+    def _is_repeated(self, task: Task, worker: Worker, kind: int, payload: bytes | bytearray) -> bool:
+        self._failed_answer = kind, payload
+        try:
+            return self._machine.on_failure(task, worker, kind_of(kind, payload))
+        finally:
+            self._failed_answer = None
+
+    def _repeat(self, task: Task, worker: Worker) -> bool:
+        """The core has this task run again."""
+        run = task.future._run  # of an attempt that was answered
+        if not task.future._repeat():
+            return False
+        if self._failed_answer is not None:
+            self._endings.answered_in_vain(task, *self._failed_answer, run)
+        else:
+            self._endings.lost_in_vain(task, worker, self._crew.links[worker.generation])
+        return True
 
     def _on_preload_failure(self, data: bytes, text: str) -> None:
         self._intake.broken = lambda: preload_error(data, text)

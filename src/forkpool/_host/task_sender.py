@@ -50,12 +50,12 @@ class TaskSender:
     def fds(self) -> tuple[int, int]:
         return self.task_fd, self.untaken_fd
 
-    def add(self, kind: Kind, seq: int, payload: bytes) -> None:
+    def add(self, kind: Kind, seq: int, payload: bytes, tried: int = 0) -> None:
         """Take a frame on, to be written by the next `flush`. A large one only for an idle worker."""
         if len(payload) <= INLINE_BYTES:
-            self._frames.append((seq, pack(kind, seq, payload)))
+            self._frames.append((seq, pack(kind, seq, payload, 0, tried)))
             return
-        header = pack_header(kind, seq, len(payload), STREAM)
+        header = pack_header(kind, seq, len(payload), STREAM, tried)
         os.write(self.task_fd, header)
         self._frame_bytes, self._frame_seq = len(header), seq
         self._set_packets(False)

@@ -154,8 +154,13 @@ def _is_noise(line: str) -> bool:
     return _OUR_CHILD in line or line.startswith(('  File "<string>", line 1 in <module>', "Extension modules: "))
 
 
+def headline(facts: CrashFacts) -> str:
+    """What happened, in one line."""
+    return f"worker {facts.slot} (pid {facts.pid}) {_what_happened(facts)}"
+
+
 def _message(facts: CrashFacts) -> str:
-    lines = [f"worker {facts.slot} (pid {facts.pid}) {_what_happened(facts)}"]
+    lines = [headline(facts)]
     lines.append(_blame(facts))
     if facts.oom_hint:
         lines.append(facts.oom_hint)

@@ -104,9 +104,9 @@ class WorkerLink:
 
     # --- tasks
 
-    def send(self, kind: Kind, seq: int, payload: bytes) -> None:
+    def send(self, kind: Kind, seq: int, payload: bytes, tried: int = 0) -> None:
         """Take a frame on, to be written by the next `flush`. A large one only for an idle worker."""
-        self._sender.add(kind, seq, payload)
+        self._sender.add(kind, seq, payload, tried)
 
     def flush(self) -> bool:
         """Write what was taken on. False: a part is left, call again when the pipe is writable."""

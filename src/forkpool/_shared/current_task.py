@@ -30,7 +30,7 @@ class TaskInfo:
         slot: The worker's seat in the pool, from 0 to `max_workers` - 1. No two tasks that run at the same time in one pool
             have the same one, and a worker that replaces another takes over its slot.
         name: What messages call the task: `options(name=)`, or the callable's qualified name.
-        attempt: 1 for the first time that this task runs.
+        attempt: 1 for the first time that this task runs, more with `options(retries=)`.
         max_workers: Number of slots of the pool.
 
     .. versionadded:: 0.1
@@ -50,15 +50,15 @@ class _Seat:
     def __init__(self) -> None:
         self.slot = -1  # until this process becomes a worker
         self.max_workers = 0
-        self.running: tuple[Callable[..., Any], str | None] | None = None  # the callable and its explicit name
+        self.running: tuple[Callable[..., Any], str | None, int] | None = None  # the callable, its explicit name, the attempt
 
 
 class _InlineSeat(_local):
     """This thread, while it runs a call of an inline pool."""
 
-    # Callable, explicit name, slot, number of slots, and what says that the call still runs: an exception may hit us at any
-    # line, also where we would forget it.
-    task: tuple[Callable[..., Any], str | None, int, int, Callable[[], bool]] | None = None
+    # Callable, explicit name, slot, number of slots, attempt, and what says that the call still runs: an exception may hit us
+    # at any line, also where we would forget it.
+    task: tuple[Callable[..., Any], str | None, int, int, int, Callable[[], bool]] | None = None
 
 
 SEAT = _Seat()
@@ -81,11 +81,11 @@ def current_task() -> TaskInfo | None:
     .. versionadded:: 0.1
     """
     inline = INLINE.task
-    if inline is not None and inline[4]():
-        fn, name, slot, max_workers, _ = inline
-        return TaskInfo(slot, name or name_of(fn), 1, max_workers)
+    if inline is not None and inline[5]():
+        fn, name, slot, max_workers, attempt, _ = inline
+        return TaskInfo(slot, name or name_of(fn), attempt, max_workers)
     running = SEAT.running
     if running is None:
         return None
-    fn, name = running
-    return TaskInfo(SEAT.slot, name or name_of(fn), 1, SEAT.max_workers)
+    fn, name, attempt = running
+    return TaskInfo(SEAT.slot, name or name_of(fn), attempt, SEAT.max_workers)

@@ -24,6 +24,7 @@ def describe(exc: BaseException, encode: Callable[[Any], bytes]) -> bytes:
     return pickle.dumps(
         {
             "type_name": _safely(lambda: f"{type(exc).__module__}.{type(exc).__qualname__}", "<unknown type>"),
+            "bases": _safely(lambda: tuple(map(_full_name, type(exc).__mro__)), ()),
             "message": _safely(lambda: str(exc), "<the exception cannot be printed>"),
             "traceback": format_remote(exc),
             "pickled": _safely(lambda: encode(exc), None),
@@ -31,6 +32,12 @@ def describe(exc: BaseException, encode: Callable[[Any], bytes]) -> bytes:
         },
         5,
     )
+
+
+def _full_name(cls: type) -> str:
+    """As in `config`, where it says which errors a call is run again after."""
+    module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
+    return f"{module}.{cls.__qualname__}"
 
 
 def _safely(make: Callable[[], Any], otherwise: Any) -> Any:
