@@ -8,12 +8,11 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import Executor
 from pathlib import Path
 
 import pytest
 
-from .markdown import PAGES, ROOT, Block, all_blocks, blocks_of
+from .markdown import PAGES, Block, all_blocks, blocks_of
 
 FORMS = {
     ("python", ""),
@@ -92,20 +91,3 @@ def test_console_block_prints_what_the_page_says(block: Block, tmp_path: Path) -
         command, _, expected = part.partition("\n")
         printed = run(["bash", "-c", command], tmp_path)
         assert matches(expected, printed), f"{block}: {command} printed:\n{printed}"
-
-
-def test_one_word_swaps_the_pool() -> None:
-    (block,) = all_blocks("diff", "")
-    old, new = (line[1:] for line in block.text.splitlines())
-    names: dict[str, type[Executor]] = {}
-    for line in (old, new):
-        exec(line, names)
-        assert callable(names["Pool"].submit)
-
-
-def test_the_two_commands_are_one_line_each() -> None:
-    demo, tests = [block.text for block in all_blocks("bash", "install")]
-    assert demo.count("\n") == tests.count("\n") == 1
-    assert demo.split(" ")[-1].strip() == "docs/examples/survey.py"
-    assert (ROOT / "docs/examples/survey.py").is_file()
-    assert "-m pytest" in tests
