@@ -14,6 +14,7 @@ Tests: tests/unit/test_future.py
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -51,6 +52,14 @@ class EncodedAnswer:
         self.is_error = is_error
         self.lock = threading.Lock()  # unpickled once, however many threads ask
         self.owner = 0  # the thread that unpickles
+
+
+def _is_of_the_moment(error: BaseException) -> bool:
+    """Whether unpickling failed for a reason that has nothing to do with what was to be unpickled.
+
+    The user's Ctrl-C, most likely; or no descriptor is left to import what is needed, as our own errors are with the first.
+    """
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE))
 
 
 class ForkFuture(LazyFuture[T]):
@@ -343,10 +352,10 @@ class ForkFuture(LazyFuture[T]):
             encoded.owner = me
             try:
                 value = encoded.decode(encoded.data)
-            except KeyboardInterrupt:  # the user's Ctrl-C, most likely: whoever asks again gets the answer
-                encoded.owner = 0
-                raise
             except BaseException as error:
+                if _is_of_the_moment(error):  # whoever asks again gets the answer
+                    encoded.owner = 0
+                    raise
                 self._exception = error
             else:
                 if encoded.is_error:

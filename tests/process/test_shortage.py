@@ -22,6 +22,7 @@ from forkpool._host.snapshot import interpreter_command, take_snapshot
 from forkpool._host.worker_link import WorkerLink
 from tests.support import processes, tasks
 from tests.support.gate import Gate
+from tests.support.script import run_script
 from tests.support.shortage import ForkFails, Warnings, descriptors_left
 
 HOST_NEEDS = 18  # descriptors from the first submit to the first task, with the claims on CPUs and one to spare
@@ -97,6 +98,30 @@ def test_tasks_are_ended_and_judged_without_a_descriptor(gate: Gate, second_gate
     assert type(crashing.exception()) is WorkerCrashedError
     assert type(slow.exception()) is TaskTimeoutError
     assert killed.cancelled()
+
+
+def test_what_became_of_a_task_is_not_lost_when_nothing_can_be_imported(tmp_path: Path) -> None:
+    """The classes of our errors are imported with the first of them: OSError was the task's error from then on."""
+    script = run_script(
+        tmp_path,
+        """
+        import os
+        from concurrent.futures import wait
+        from forkpool import ForkPoolExecutor
+        from tests.support.shortage import descriptors_left
+
+        with ForkPoolExecutor(1) as ex:
+            future = ex.submit(os._exit, 3)
+            wait([future])
+            with descriptors_left(0):
+                try:
+                    future.result()
+                except Exception as error:
+                    mark("at first", type(error).__name__)
+            mark("then", type(future.exception()).__name__)
+        """,
+    )
+    assert script.lines[-2:] == ["MARK at first OSError", "MARK then WorkerCrashedError"]
 
 
 def test_no_worker_at_all_for_too_long() -> None:

@@ -4,6 +4,7 @@ Runs in: pytest. `Requests` stands in for the pool; races are forced by calling 
 """
 
 import concurrent.futures
+import errno
 import inspect
 import os
 import sys
@@ -550,12 +551,17 @@ def test_what_unpickling_raises_is_the_answer(error: type[BaseException]) -> Non
     assert isinstance(future.exception(), error)
 
 
-def test_ctrl_c_while_unpickling_loses_nothing() -> None:
-    decoder = Decoder(KeyboardInterrupt)
-    future = finished_with(decoder)
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EMFILE, "too many"), OSError(errno.ENFILE, "too many")])
+def test_ctrl_c_or_a_shortage_while_unpickling_loses_nothing(error: BaseException) -> None:
+    failures = [error]
+
+    def fail_once() -> None:
+        if failures:
+            raise failures.pop()
+
+    future = finished_with(Decoder("value", fail_once))
+    with pytest.raises(type(error)):
         future.result()
-    decoder.value = "value"
     assert future.result() == "value"
     assert in_thread(future.result) == ["value"]
 
