@@ -91,7 +91,7 @@ def test_crash_at_the_very_moment(gate: Gate) -> None:
             assert ex.submit(tasks.add, 1, 1).result() == 2
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSEGV, signal.SIGQUIT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_other_signals_to_the_server(signum: int) -> None:
     with ForkPoolExecutor(1) as ex:
         server = ex.submit(os.getppid).result()
@@ -204,3 +204,19 @@ def test_the_fork_server_gets_none_of_our_descriptors() -> None:
         for fd in (read_fd, write_fd):
             if fd >= 0:
                 os.close(fd)
+
+
+def test_stopped_when_the_first_worker_of_a_slot_is_to_be_forked(gate: Gate) -> None:
+    """It holds the request for as long as it is stopped: the other worker goes on, and the second comes from a new server."""
+    with ForkPoolExecutor(2) as ex:
+        first = ex.submit(tasks.enter, gate, "first")
+        stat = processes.read_stat(gate.wait_inside())
+        assert stat is not None
+        os.kill(stat.parent, signal.SIGSTOP)
+        processes.wait_state(stat.parent, "T")
+        second = ex.submit(tasks.enter, gate, "second")
+        other = processes.read_stat(gate.wait_inside())
+        assert other is not None
+        assert other.parent != stat.parent
+        gate.open_for_all()
+        assert [first.result(), second.result()] == ["first", "second"]

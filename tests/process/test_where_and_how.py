@@ -1,22 +1,34 @@
-"""The crash matrix: where something goes wrong x how, with the outcome that the failure table promises.
+"""The crash matrix: where something goes wrong x how. What must come of it is read from the failure table.
 
-`where` is a point in the life of a call; `how` is done there. OUTCOMES is the failure table in short.
+`where` is a point in the life of a call, or another process of the pool; `how` is done there. ROWS says which row of
+docs/reference/failure-semantics.md is about it; what this row promises is checked, cell by cell.
 """
 
 import os
 import pickle
 import re
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import wait
 from typing import Any
 
 import pytest
 
-from forkpool import ForkPoolExecutor, InitializerError, PoolBrokenError, SerializationError, WorkerCrashedError
+import forkpool
+from forkpool import ForkFuture, ForkPoolExecutor, InitializerError, PoolBrokenError, SerializationError, WorkerCrashedError
 from tests.support import processes, tasks
+from tests.support.failure_table import Row, row
 from tests.support.gate import Gate
 
+RAISED: dict[str, type[BaseException]] = {
+    "raise": ValueError,
+    "sys.exit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+}
+EXITS = {"os._exit(0)": 0, "os._exit(3)": 3, "SIGSEGV": -11, "SIGABRT": -6, "SIGKILL": -9}
+SIGNALS = {how: -code for how, code in EXITS.items() if code < 0}
 HOWS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "raise": (tasks.raise_new, (ValueError, "on purpose")),
     "sys.exit": (tasks.raise_new, (SystemExit, 3)),
@@ -27,60 +39,98 @@ HOWS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "SIGSEGV": (tasks.segfault, ()),
     "SIGABRT": (tasks.abort, ()),
     "SIGKILL": (tasks.kill_myself, (signal.SIGKILL,)),
+    "SIGSTOP": (tasks.stop_myself, ()),
 }
-RAISED = {"raise": ValueError, "sys.exit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt, "GeneratorExit": GeneratorExit}
-EXITS = {"os._exit(0)": 0, "os._exit(3)": 3, "SIGSEGV": -11, "SIGABRT": -6, "SIGKILL": -9}
-
-# where: (how to submit it, may_have_run of a crash there)
-WHERES: dict[str, tuple[Callable[..., Any], str]] = {
-    "unpickle call": (lambda ex, do, args: ex.submit(tasks.identity, tasks.DoesWhileUnpickled(do, *args)), "no"),
-    "in task": (lambda ex, do, args: ex.submit(do, *args), "maybe"),
-    "pickle result": (lambda ex, do, args: ex.submit(tasks.does_while_pickled, do, *args), "yes"),
+# Where: how the row begins, for an exception, for the likes of sys.exit(), for the worker's end.
+ROWS = {
+    "unpickle call": ("an argument raises, exits or crashes",) * 3,
+    "in task": ("task raises", "`sys.exit(n)`", "segfault"),
+    "pickle result": ("the result cannot be pickled", "`sys.exit(n)`", "segfault"),
+    "unpickle result": ("the result's unpickling raises",) * 2,
+    "after the result": ("a task leaves threads", "a task leaves threads", "an idle worker is killed"),
+    "idle": ("", "", "an idle worker is killed"),
+    "initializer": ("the initializer raises", "the initializer raises", "the initializer ends the worker"),
+    "fork server": ("", "", "the fork server is killed"),
+}
+STOPPED = {"initializer": "the initializer blocks", "fork server": "the fork server is stopped"}
+SUBMITS: dict[str, Callable[..., Any]] = {
+    "unpickle call": lambda ex, do, args: ex.submit(tasks.identity, tasks.DoesWhileUnpickled(do, *args)),
+    "in task": lambda ex, do, args: ex.submit(do, *args),
+    "pickle result": lambda ex, do, args: ex.submit(tasks.does_while_pickled, do, *args),
 }
 
 
-@pytest.mark.parametrize("where", WHERES)
-@pytest.mark.parametrize("how", EXITS)
-def test_worker_ends(where: str, how: str) -> None:
-    submit, may_have_run = WHERES[where]
-    do, args = HOWS[how]
-    with ForkPoolExecutor(1) as ex:
-        pid = ex.submit(tasks.pid).result()
-        error = submit(ex, do, args).exception()
-        assert type(error) is WorkerCrashedError, repr(error)
-        assert (error.pid, error.slot, error.exitcode) == (pid, 0, EXITS[how])
-        assert error.may_have_run in (may_have_run, "maybe" if may_have_run == "yes" else may_have_run)
-        assert error.pool_usable is True
+def row_of(where: str, how: str) -> Row:
+    if how == "SIGSTOP":
+        return row(STOPPED.get(where, "a worker is stopped"))
+    return row(ROWS[where][0 if how == "raise" else 1 if how in RAISED else 2])
+
+
+def check_error(error: BaseException | None, where: str, how: str) -> None:
+    """What the future gets, and whether the call may have run."""
+    promised = row_of(where, how)
+    if how in RAISED and promised.gets.startswith("that exception"):
+        assert type(error) is RAISED[how], repr(error)
+    elif promised.error_name is not None:
+        assert type(error) is getattr(forkpool, promised.error_name), repr(error)
+    else:
+        assert promised.gets.startswith(("its result", "none held it", "nothing is noticed")), promised
+        assert error is None, repr(error)
+    if isinstance(error, forkpool.ForkPoolError):
+        allowed = {promised.may_have_run, "yes"} if where == "pickle result" else {promised.may_have_run}
+        assert getattr(error, "may_have_run", None) in allowed
+        assert getattr(error, "pool_usable", None) is not promised.pool.startswith("broken")
+
+
+def check_pool(ex: ForkPoolExecutor, pid: int, where: str, how: str) -> None:
+    """The pool afterwards; `pid` is of its only worker before."""
+    promised = row_of(where, how).pool
+    if "same worker" in promised and how in RAISED:
+        assert ex.submit(tasks.pid).result() == pid
+    elif "slot refilled" in promised:
         assert ex.submit(tasks.pid).result() != pid
+    elif promised.startswith("broken"):
+        with pytest.raises(PoolBrokenError):
+            ex.submit(tasks.add, 1, 1)
+    else:
+        assert promised.startswith(("usable", "new server")), promised
+        assert ex.submit(tasks.add, 1, 1).result() == 2
 
 
-@pytest.mark.parametrize("where", ["unpickle call", "in task"])
-@pytest.mark.parametrize("how", RAISED)
-def test_exception_in_the_worker(where: str, how: str) -> None:
-    submit, _ = WHERES[where]
+def check_stopped(future: ForkFuture[Any], pid: int, where: str) -> None:
+    """The row says: waits; its timeout or kill() ends it."""
+    assert row_of(where, "SIGSTOP").gets.startswith("waits; its timeout or `kill()`")
+    processes.wait_state(pid, "T")
+    assert not future.done()
+    assert future.kill()
+    assert wait([future]).done == {future}
+    assert future.cancelled()
+
+
+@pytest.mark.parametrize("where", SUBMITS)
+@pytest.mark.parametrize("how", HOWS)
+def test_in_the_worker(where: str, how: str) -> None:
     do, args = HOWS[how]
     with ForkPoolExecutor(1) as ex:
         pid = ex.submit(tasks.pid).result()
-        error = submit(ex, do, args).exception()
-        assert type(error) is RAISED[how]
-        assert error.args == args[1:]
+        future = SUBMITS[where](ex, do, args)
+        if how == "SIGSTOP":
+            check_stopped(future, pid, where)
+        else:
+            error = future.exception()
+            check_error(error, where, how)
+            check_facts(error, pid, how)
+        check_pool(ex, pid, where, how)
+
+
+def check_facts(error: BaseException, pid: int, how: str) -> None:
+    if isinstance(error, WorkerCrashedError):
+        assert (error.pid, error.slot, error.exitcode) == (pid, 0, EXITS[how])
+    elif not isinstance(error, SerializationError):
+        assert error.args == HOWS[how][1][1:]
         assert "in raise_new" in str(error.__cause__)
-        assert ex.submit(tasks.pid).result() == pid
-
-
-@pytest.mark.parametrize("how", RAISED)
-def test_result_cannot_be_pickled(how: str) -> None:
-    do, args = HOWS[how]
-    with ForkPoolExecutor(1) as ex:
-        pid = ex.submit(tasks.pid).result()
-        error = ex.submit(tasks.does_while_pickled, do, *args).exception()
-        if how == "raise":
-            assert type(error) is SerializationError, repr(error)
-            assert isinstance(error, pickle.PicklingError)
-            assert error.may_have_run == "yes"
-        else:  # sys.exit() and the like are the task's own, wherever they come from, as in the standard library
-            assert type(error) is RAISED[how]
-        assert ex.submit(tasks.pid).result() == pid
+    else:
+        assert isinstance(error, pickle.PicklingError)
 
 
 @pytest.mark.parametrize("how", RAISED)
@@ -95,11 +145,108 @@ def test_result_cannot_be_unpickled(how: str) -> None:
                 with pytest.raises(KeyboardInterrupt):
                     future.exception()
             else:
-                error = future.exception()
-                assert type(error) is RAISED[how], repr(error)
+                check_error(future.exception(), "unpickle result", how)
             with pytest.raises(RAISED[how]):
                 future.result()
-        assert ex.submit(tasks.pid).result() == pid
+        check_pool(ex, pid, "unpickle result", how)
+
+
+def do_then_tell(gate: Any, do: Any, *args: Any) -> None:
+    try:
+        do(*args)
+    finally:
+        gate.tell()
+
+
+def sent_to_the_stopped(ex: ForkPoolExecutor) -> ForkFuture[int]:
+    """A call that the only worker, which is stopped, will not take: it has been sent when this returns."""
+    future = ex.submit(tasks.pid)
+    while not ex.statistics().running:  # each look waits for the supervisor
+        pass
+    return future
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_after_the_result(how: str, gate: Gate, second_gate: Gate) -> None:
+    """By a thread that the task left: no future is blamed."""
+    do, args = HOWS[how]
+    with ForkPoolExecutor(1) as ex:
+        left = ex.submit(tasks.leave_a_thread, gate, do_then_tell, second_gate, do, *args)
+        pid = left.result()
+        gate.open_for_all()
+        if how == "SIGSTOP":
+            processes.wait_state(pid, "T")
+            check_stopped(sent_to_the_stopped(ex), pid, "after the result")
+        else:
+            if how in RAISED:
+                assert second_gate.wait_inside() == pid
+            else:
+                processes.wait_exit(pid)
+            check_error(left.exception(), "after the result", how)
+        check_pool(ex, pid, "after the result", how)
+
+
+@pytest.mark.parametrize("how", [*SIGNALS, "SIGSTOP"])
+def test_idle(how: str) -> None:
+    """A signal from outside, to a worker that holds nothing."""
+    with ForkPoolExecutor(1) as ex:
+        done = ex.submit(tasks.pid)
+        pid = done.result()
+        os.kill(pid, signal.Signals[how])
+        if how == "SIGSTOP":
+            processes.wait_state(pid, "T")
+            check_stopped(sent_to_the_stopped(ex), pid, "idle")
+        else:
+            processes.wait_exit(pid)
+            check_error(done.exception(), "idle", how)
+        check_pool(ex, pid, "idle", how)
+
+
+@pytest.mark.parametrize("how", [*SIGNALS, "SIGSTOP"])
+def test_fork_server(how: str, gate: Gate) -> None:
+    with ForkPoolExecutor(1) as ex:
+        running = ex.submit(tasks.enter_then, gate, os.getppid)
+        pid = gate.wait_inside()
+        stat = processes.read_stat(pid)
+        assert stat is not None
+        os.kill(stat.parent, signal.Signals[how])
+        processes.wait_state(stat.parent, "T") if how == "SIGSTOP" else processes.wait_exit(stat.parent)
+        gate.open_for_all()
+        check_error(running.exception(), "fork server", how)
+        assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
+        check_pool(ex, pid, "fork server", how)
+        assert ex.submit(os.getppid).result() != stat.parent
+
+
+@pytest.mark.parametrize("how", [*RAISED, *EXITS])
+def test_initializer(how: str) -> None:
+    do, args = HOWS[how]
+    with ForkPoolExecutor(1, initializer=do, initargs=args) as ex:
+        error = ex.submit(tasks.add, 1, 1).exception()
+        check_error(error, "initializer", how)
+        if how in RAISED:
+            assert type(error.__cause__) is RAISED[how]  # type: ignore[union-attr]
+        check_pool(ex, 0, "initializer", how)
+
+
+def stop_after_telling(gate: Any) -> None:
+    gate.tell()
+    tasks.stop_myself()
+
+
+@pytest.mark.parametrize("initializer", [tasks.enter, stop_after_telling])
+def test_initializer_that_blocks(initializer: Callable[..., Any], gate: Gate) -> None:
+    """The call waits and can be cancelled; the pool can be shut down. The gate is never opened."""
+    promised = row("the initializer blocks")
+    with ForkPoolExecutor(1, initializer=initializer, initargs=(gate,), grace_period=0.1) as ex:
+        future = ex.submit(tasks.add, 1, 1)
+        pid = gate.wait_inside()
+        if initializer is stop_after_telling:
+            processes.wait_state(pid, "T")
+        assert (promised.gets, promised.may_have_run) == ("waits; `cancel()` ends it", "no")
+        assert not future.running()
+        assert future.cancel()
+    processes.wait_exit(pid)
 
 
 @pytest.mark.parametrize("how", RAISED)
@@ -111,32 +258,6 @@ def test_call_cannot_be_pickled(how: str) -> None:
             ex.submit(tasks.identity, tasks.DoesWhilePickled(do, *args))
         assert (found.type is SerializationError) == (how == "raise")
         assert ex.submit(tasks.add, 1, 1).result() == 2
-
-
-@pytest.mark.parametrize("how", ["raise", "sys.exit"])
-def test_initializer_raises(how: str) -> None:
-    do, args = HOWS[how]
-    with ForkPoolExecutor(1, initializer=do, initargs=args) as ex:
-        error = ex.submit(tasks.add, 1, 1).exception()
-        assert type(error) is InitializerError, repr(error)
-        assert type(error.__cause__) is RAISED[how]
-        assert error.may_have_run == "no"
-        assert error.pool_usable is False
-        with pytest.raises(PoolBrokenError):
-            ex.submit(tasks.add, 1, 1)
-
-
-@pytest.mark.parametrize("how", EXITS)
-def test_worker_ends_in_the_initializer(how: str) -> None:
-    """Workers cannot be started n times in a row: broken, with the reason."""
-    do, args = HOWS[how]
-    with ForkPoolExecutor(1, initializer=do, initargs=args) as ex:
-        error = ex.submit(tasks.add, 1, 1).exception()
-        assert isinstance(error, PoolBrokenError), repr(error)
-        assert error.may_have_run == "no"
-        assert error.pool_usable is False
-        with pytest.raises(PoolBrokenError):
-            ex.submit(tasks.add, 1, 1)
 
 
 def fail_second_time(path: str) -> None:
@@ -154,19 +275,6 @@ def test_initializer_that_fails_in_a_later_worker(tmp_path: Any) -> None:
         assert type(error) is InitializerError, repr(error)
 
 
-@pytest.mark.parametrize("how", EXITS)
-def test_idle_worker_ends_by_a_thread_that_a_task_left(how: str, gate: Gate) -> None:
-    """After the answer: no future is blamed."""
-    do, args = HOWS[how]
-    with ForkPoolExecutor(1) as ex:
-        futures = [ex.submit(tasks.add, n, n) for n in range(5)]
-        pid = ex.submit(tasks.leave_a_thread, gate, do, *args).result()
-        assert [future.result() for future in futures] == [0, 2, 4, 6, 8]
-        gate.open_for_all()
-        processes.wait_exit(pid)
-        assert ex.submit(tasks.pid).result() != pid
-
-
 def test_exceptions_that_do_not_pickle_well() -> None:
     with ForkPoolExecutor(1) as ex:
         pid = ex.submit(tasks.pid).result()
@@ -180,8 +288,6 @@ def test_exceptions_that_do_not_pickle_well() -> None:
 
 
 def unpicklable_result() -> Any:
-    import threading
-
     return {"a": [threading.Lock()]}
 
 
@@ -203,8 +309,6 @@ def test_unpicklable_results(task: Callable[[], Any], words: str) -> None:
 
 
 def test_unpicklable_arguments() -> None:
-    import threading
-
     with ForkPoolExecutor(1) as ex:
         with pytest.raises(SerializationError, match="lock"):
             ex.submit(tasks.identity, threading.Lock())

@@ -6,6 +6,7 @@ Hard part: the order of facts about one death. The fork server tells of it only 
 so everything that the worker wrote is in the pipes by then: read the answers, look for untaken tasks, then report. A task is
 untaken if it still lies in the pipe, and also if a worker that was killed between two tasks took it out as it died. The pidfd
 may be readable first: the status is then waited for, for a bounded time, and the end of a killed server ends the wait too.
+A fork server that is stopped (SIGSTOP) neither forks nor tells: it is killed when it was waited for, for that costs nothing.
 Tests: tests/process/test_crash.py, tests/process/test_kill_and_timeout.py
 """
 
@@ -27,11 +28,11 @@ from .exit_status import orphan_status
 from .last_words import finish_lines
 from .preload_gate import PreloadGate
 from .reactor import Reactor
+from .server_link import SERVER_PATIENCE_S
 from .servers import Servers
 from .worker_link import Death, WorkerLink
 
 _LOGGER = logging.getLogger("forkpool")
-_STATUS_WAIT_S = 2.0  # arbitrary: only a stopped fork server lets it pass
 _DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment before its pidfd tells
 _CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own, or called exec"
 _MALFORMED = "it wrote a malformed frame (this task, or what an earlier one left running, wrote to forkpool's file descriptors)"
@@ -147,7 +148,12 @@ class Crew:
             if link.patience_end is None or link.patience_end > now:
                 continue
             link.patience_end = None
-            if link.ended():
+            told = link.pidfd >= 0
+            if (not told or link.ended()) and link.server is not None and link.server.kill_if_stopped():
+                continue  # its end is a fact that we will hear of, and it tells of this worker as well
+            if not told:
+                link.patience_end = now + SERVER_PATIENCE_S  # slow, or looked at in a debugger
+            elif link.ended():
                 self._report_unseen_death(generation)
             else:
                 link.note = _CLOSED
@@ -244,7 +250,7 @@ class Crew:
         if link.orphan:
             self._report_unseen_death(generation)
         else:
-            link.patience_end = time.monotonic() + _STATUS_WAIT_S
+            link.patience_end = time.monotonic() + SERVER_PATIENCE_S
 
     def _report_unseen_death(self, generation: int) -> None:
         """No fork server reaped this one, and none killed its group."""
@@ -278,7 +284,7 @@ class Crew:
             self.servers.refuse(link, generation)
             self.on_spawn_failed(generation, "this process has no file descriptors left")
             return
-        link.pid, link.pidfd, link.seat = pid, pidfd, (pid, link.slot)
+        link.pid, link.pidfd, link.seat, link.patience_end = pid, pidfd, (pid, link.slot), None
         self._reactor.watch(pidfd, lambda: self._on_pidfd(generation))
         self._reactor.watch(link.answer_fd, lambda: self._read_answers(generation))
         if self._encode_initializer is not None:

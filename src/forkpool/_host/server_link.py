@@ -23,6 +23,7 @@ from .._shared.descriptors import close_all, recv_packet, send_packet
 from .spawned import SpawnedProcess, inheritable
 from .tracker_relay import TrackerRelay
 
+SERVER_PATIENCE_S = 2.0  # arbitrary: when an answer of the server is late, we look whether somebody stopped it
 _BOOT = (
     "import sys; sys.flags.safe_path or sys.path.pop(0); import os; {leave}sys.path.append({root!r}); "
     "[os.closerange(fd, fd + 1) for fd in {strangers}]; "
@@ -150,6 +151,17 @@ class ServerLink:
         """SIGKILL the server. Its workers live on; their lifelines still hang on the host."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def kill_if_stopped(self) -> bool:
+        """Kill a server that was stopped by a signal (not one that a debugger holds); whether it was."""
+        try:
+            text = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:  # no /proc, or no descriptor for it
+            return False
+        stopped = text.rpartition(")")[2].split()[0] == "T"
+        if stopped:
+            self.kill()
+        return stopped
 
     def how_it_ended(self) -> str:
         """After `close`; SIGKILL may have been ours, if it was just about to leave."""

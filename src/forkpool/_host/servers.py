@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from ..config import PoolConfig
 from .pinning import Pinning
 from .preload_gate import PreloadGate
 from .reactor import Reactor
-from .server_link import PoolLines, ServerGone, ServerLink
+from .server_link import SERVER_PATIENCE_S, PoolLines, ServerGone, ServerLink
 from .snapshot import interpreter_command, take_snapshot
 from .verdicts import preload_error, restart_error
 from .worker_link import Death, WorkerLink
@@ -266,6 +267,7 @@ class Servers:
             self._crew.on_spawn_failed(worker.generation, str(error))
         else:
             server.asked += 1
+            link.patience_end = time.monotonic() + SERVER_PATIENCE_S
             link.close_child_fds()
 
     def _fail_waiting(self, reason: str) -> None:

@@ -56,7 +56,9 @@ class WorkerLink:
         self.pidfd = -1  # ours from `on_spawned` to `close`
         self.note: str | None = None  # why we killed it, when a task was not the reason
         self.death: Death | None = None
-        self.patience_end: float | None = None  # monotonic seconds: what followed the first sign of death must be here by then
+        self.patience_end: float | None = (
+            None  # monotonic seconds: then we stop waiting for what must follow: to fork, to death
+        )
         self.answered = NOTHING_YET  # seq of the last task that it answered
         self.is_full = False  # its task pipe: what else is sent waits until there is room
         self.void: set[int] = set()  # seqs whose answers count for nothing: their tasks wrote what is no answer
