@@ -23,7 +23,7 @@ from forkpool._host.worker_link import WorkerLink
 from tests.support import processes, tasks
 from tests.support.gate import Gate
 from tests.support.script import run_script
-from tests.support.shortage import ForkFails, Warnings, descriptors_left
+from tests.support.shortage import ForkFails, FullEpoll, Warnings, descriptors_left
 
 HOST_NEEDS = 18  # descriptors from the first submit to the first task, with the claims on CPUs and one to spare
 
@@ -195,6 +195,48 @@ def test_of_a_fork_server_that_cannot_be_started_nothing_is_left(failing: int, m
     monkeypatch.undo()
     lines.close()
     assert done == [name for _, name in STEPS[:failing]], "these are the steps"
+
+
+# --- no room for another watch
+
+
+@pytest.mark.parametrize(("room", "number"), [(0, errno.ENOMEM), (0, errno.ENOSPC), (1, errno.ENOSPC), (2, errno.ENOSPC)])
+def test_no_worker_can_be_watched(
+    room: int, number: int, monkeypatch: pytest.MonkeyPatch, gate: Gate, second_gate: Gate
+) -> None:
+    """It ended the supervisor, and all futures with it."""
+    epoll = FullEpoll(monkeypatch, number)
+    with Warnings() as warnings, ForkPoolExecutor(2) as ex:
+        first = ex.submit(tasks.enter, gate)
+        pid = gate.wait_inside()
+        epoll.room = room
+        rest = [ex.submit(tasks.pid) for _ in range(20)]
+        warnings.wait()
+        large = ex.submit(len, bytes(8 << 20))  # it is written piece by piece: what that needs was reserved
+        gate.open_for_all()
+        assert {future.result() for future in [*rest, first]} == {pid, None}
+        assert large.result() == 8 << 20
+        epoll.room = 100
+        assert grows_again(ex, second_gate)
+    assert len(warnings.texts) == 1
+    assert os.strerror(number) in warnings.texts[0]
+
+
+@pytest.mark.parametrize("room", range(3))
+def test_neither_relay_nor_fork_server_can_be_watched_at_first(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    epoll = FullEpoll(monkeypatch)
+    epoll.room = room
+    with Warnings() as warnings, ForkPoolExecutor(1) as ex:
+        if room == 0:
+            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                ex.submit(tasks.add, 1, 1)
+            future = None
+        else:
+            future = ex.submit(tasks.add, 1, 1)
+            warnings.wait()
+        epoll.room = 100
+        assert future is None or future.result() == 2
+        assert ex.submit(tasks.add, 2, 2).result() == 4
 
 
 # --- the fork server's own shortage

@@ -1,16 +1,22 @@
-"""Take descriptors or forks away from a process, and give them back.
+"""Take descriptors, forks or watches away from a process, and give them back.
 
 Runs in: the pytest process; the text of `FORK_FAILS` in the fork server.
 """
 
+import errno
 import itertools
 import logging
+import math
 import os
 import resource
+import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 
 @contextmanager
@@ -94,3 +100,33 @@ def failing():
 
 os.fork = failing
 """
+
+
+class FullEpoll:
+    """Let epoll refuse more watches than there is room for.
+
+    The limit (/proc/sys/fs/epoll/max_user_watches) is one for the whole machine, so the call fails in this process instead.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSPC) -> None:
+        self.room: float = math.inf  # watches that can still be had
+        real, outer = select.epoll, self
+
+        class Epoll:
+            def __init__(self) -> None:
+                self._real = real()
+
+            def register(self, fd: int, events: int) -> None:
+                if outer.room < 1:
+                    raise OSError(number, os.strerror(number))
+                self._real.register(fd, events)
+                outer.room -= 1
+
+            def unregister(self, fd: int) -> None:
+                self._real.unregister(fd)
+                outer.room += 1
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._real, name)
+
+        monkeypatch.setattr(select, "epoll", Epoll)

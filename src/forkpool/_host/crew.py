@@ -285,8 +285,13 @@ class Crew:
             self.on_spawn_failed(generation, "this process has no file descriptors left")
             return
         link.pid, link.pidfd, link.seat, link.patience_end = pid, pidfd, (pid, link.slot), None
-        self._reactor.watch(pidfd, lambda: self._on_pidfd(generation))
-        self._reactor.watch(link.answer_fd, lambda: self._read_answers(generation))
+        try:
+            self._watch(generation, link)
+        except OSError as error:
+            link.kill()
+            self.servers.refuse(link, generation)  # it kills the group
+            self.on_spawn_failed(generation, f"this process cannot watch another worker: {error}")
+            return
         if self._encode_initializer is not None:
             self._send_initializer(link)
         worker = self._machine.workers[generation]
@@ -341,9 +346,16 @@ class Crew:
 
     # --- descriptors -----------------------------------------------------------------------------------
 
+    def _watch(self, generation: int, link: WorkerLink) -> None:
+        """All that the worker will ever need: later there must be no failing."""
+        self._reactor.watch(link.pidfd, lambda: self._on_pidfd(generation))
+        self._reactor.watch(link.answer_fd, lambda: self._read_answers(generation))
+        self._reactor.reserve(link.task_fd)
+
     def _unwatch(self, link: WorkerLink) -> None:
-        for fd in (link.pidfd, link.answer_fd, link.task_fd):
+        for fd in (link.pidfd, link.answer_fd):
             self._reactor.unwatch(fd)
+        self._reactor.release(link.task_fd)
 
     def _drop(self, generation: int) -> None:
         link = self.links.pop(generation)  # first: a fork of the host that comes now leaves its numbers alone

@@ -19,6 +19,7 @@ class Reactor:
     def __init__(self) -> None:
         self._epoll: select.epoll = None  # type: ignore[assignment]  # from `open` on
         self._handlers: dict[int, Callable[[], object]] = {}
+        self._reserved: set[int] = set()  # in the epoll also while nobody waits for them
 
     def open(self) -> None:
         """Raises OSError when there is no descriptor to be had."""
@@ -28,14 +29,41 @@ class Reactor:
         return -1 if self._epoll is None or self._epoll.closed else self._epoll.fileno()
 
     def watch(self, fd: int, handler: Callable[[], object], *, writable: bool = False) -> None:
-        """Call `handler` whenever `fd` is readable, or writable if that is asked."""
-        self._epoll.register(fd, select.EPOLLOUT if writable else select.EPOLLIN)
+        """Call `handler` whenever `fd` is readable, or writable if that is asked.
+
+        Raises:
+            OSError: No memory, or no watch to be had (ENOSPC, /proc/sys/fs/epoll/max_user_watches). Never for a reserved one.
+        """
+        events = select.EPOLLOUT if writable else select.EPOLLIN
+        if fd in self._reserved:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
         self._handlers[fd] = handler
+
+    def reserve(self, fd: int) -> None:
+        """Have a watch for it from now on, until `release`. It must not be one whose other end can go away.
+
+        Raises:
+            OSError: As `watch`.
+        """
+        self._epoll.register(fd, 0)
+        self._reserved.add(fd)
+
+    def release(self, fd: int) -> None:
+        """Give the watch back; nothing happens if there is none. Call before the descriptor is closed."""
+        self.unwatch(fd)
+        if fd in self._reserved:
+            self._reserved.remove(fd)
+            self._epoll.unregister(fd)
 
     def unwatch(self, fd: int) -> None:
         """Forget it; nothing happens if it is not watched. Call before the descriptor is closed."""
         if self._handlers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            if fd in self._reserved:
+                self._epoll.modify(fd, 0)
+            else:
+                self._epoll.unregister(fd)
 
     def wait(self, timeout: float | None) -> list[int]:
         """Wait for events at most so many seconds (None: as long as it takes); which descriptors are ready."""
@@ -54,4 +82,5 @@ class Reactor:
     def close(self) -> None:
         if self._epoll is not None:
             self._epoll.close()
+        self._reserved.clear()
         self._handlers.clear()  # they keep their owners alive

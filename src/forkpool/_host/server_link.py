@@ -14,11 +14,12 @@ import os
 import pickle
 import signal
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .._core.control import PACKET, Ask, Report, pack_request, unpack_report
+from .._core.control import PACKET, Ask, Report, Tell, pack_request, unpack_report
 from .._shared.descriptors import close_all, recv_packet, send_packet
 from .spawned import SpawnedProcess, inheritable
 from .tracker_relay import TrackerRelay
@@ -31,8 +32,12 @@ _BOOT = (
 )
 
 
+NONSENSE = "the fork server sent a malformed message (a preloaded module wrote to forkpool's file descriptors)"
+_WITH_DESCRIPTOR = (Tell.SPAWNED, Tell.PRELOAD_FAILED)
+
+
 class ServerGone(Exception):
-    """The fork server is dead or closed its socket."""
+    """The fork server is dead, closed its socket, or talks nonsense."""
 
 
 class PoolLines:
@@ -138,7 +143,15 @@ class ServerLink:
             raise ServerGone(str(error)) from error
         if not data:
             raise ServerGone
-        report = unpack_report(data)
+        try:
+            report = unpack_report(data)
+        except (struct.error, ValueError) as error:
+            close_all(fds)
+            self.failure = self.failure or NONSENSE
+            raise ServerGone(NONSENSE) from error
+        if report.tell not in _WITH_DESCRIPTOR:
+            close_all(fds)
+            fds = []
         return report, fds[0] if fds else -1
 
     def _receive_packet(self) -> tuple[bytes, list[int], bool]:

@@ -21,11 +21,13 @@ from typing import Any, Protocol
 
 from .._core.control import HAS_INITIALIZER, Ask, Report, Tell
 from .._core.states import Worker
+from .._shared.descriptors import close_all
 from ..config import PoolConfig
 from .pinning import Pinning
+from .plausible import can_be_true
 from .preload_gate import PreloadGate
 from .reactor import Reactor
-from .server_link import SERVER_PATIENCE_S, PoolLines, ServerGone, ServerLink
+from .server_link import NONSENSE, SERVER_PATIENCE_S, PoolLines, ServerGone, ServerLink
 from .snapshot import interpreter_command, take_snapshot
 from .verdicts import preload_error, restart_error
 from .worker_link import Death, WorkerLink
@@ -214,7 +216,11 @@ class Servers:
     def _start(self, snapshot: dict[str, Any]) -> ServerLink:
         lines = self._lines = self._lines or self._open_lines()
         server = ServerLink(self._command, snapshot, lines)
-        self._reactor.watch(server.fileno(), lambda: self._on_readable(server))
+        try:
+            self._reactor.watch(server.fileno(), lambda: self._on_readable(server))
+        except BaseException:
+            server.close()
+            raise
         return server
 
     def _open_lines(self) -> PoolLines:
@@ -286,6 +292,10 @@ class Servers:
             self._on_gone(server, str(error))
 
     def _on_report(self, server: ServerLink, report: Report, fd: int) -> None:
+        if not can_be_true(report, server, self._crew.links.get(report.generation)):
+            close_all([fd] if fd >= 0 else [])
+            server.failure = server.failure or NONSENSE
+            raise ServerGone(NONSENSE)
         match report.tell:
             case Tell.HELLO:
                 self._on_hello(server)

@@ -110,13 +110,14 @@ class Supervisor:
         """Take what the loop needs. Here, and not in the constructor: no signal handler can interrupt this thread half-way.
 
         Raises:
-            OSError: No descriptor to be had.
+            OSError: No descriptor, or no memory for one, to be had.
             RuntimeError: There is no Python to run as fork server.
         """
         self._crew.servers.open()
         self._stdio.open()
         self.waker = Waker()
         self._reactor.open()
+        self._reactor.watch(self.waker.fd, self.waker.clear)
 
     def _pin(self) -> None:
         """Choose the workers' CPUs. Not before this supervisor serves: two of one pool must not compete for them."""
@@ -189,8 +190,6 @@ class Supervisor:
         self._ident = _thread.get_ident()
         settled.release()
         try:
-            assert self.waker is not None
-            self._reactor.watch(self.waker.fd, self.waker.clear)
             self._endings.begin()
             if self._intake.broken is None:
                 self._crew.servers.preload()
