@@ -87,6 +87,21 @@ def test_a_view_is_an_executor(gate: Gate) -> None:
         assert view.submit(tasks.add, 1, b=2).result() == 3
 
 
+def test_no_option_is_taken_from_the_callers_keywords() -> None:
+    with ForkPoolExecutor(1) as ex:
+        keywords = {
+            "timeout": 0,
+            "name": 1,
+            "priority": "x",
+            "cancel_running": 2,
+            "retries": -1,
+            "retry_on": None,
+            "fn": 3,
+            "self": 4,
+        }
+        assert ex.options(retries=1, timeout=30).submit(dict, **keywords).result() == keywords
+
+
 @pytest.mark.parametrize("bad", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}])
 def test_bad_values_of_options(bad: dict[str, Any]) -> None:
     with ForkPoolExecutor(1) as ex, pytest.raises(ValueError, match="timeout"):

@@ -1,0 +1,220 @@
+"""Calls with options: what the executor and the views that `options()` makes have in common.
+
+Runs in: host; any thread.
+`submit` and `map` follow CPython 3.14's `concurrent.futures`, also on the older Pythons. No option is taken from the keyword
+arguments of the user's function: options stand in the view.
+Tests: tests/contract/, tests/process/test_kill_and_timeout.py, test_cancel_running.py, test_retries.py there
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from ._host.any_pool import AnyPool
+from ._shared.calls import run_chunk
+from .config import TaskOptions, task_options
+from .future import ForkFuture
+
+if TYPE_CHECKING:
+    from .executor import ForkPoolExecutor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Submitter(Executor):
+    """What the executor and its views have in common: calls with options."""
+
+    _pool: AnyPool
+    _options: TaskOptions
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> ForkFuture[T]:
+        """Schedule `fn(*args, **kwargs)` on a worker.
+
+        The call is pickled here, in the caller's thread: it runs with what its arguments, closure and globals hold now.
+        It runs once at most, unless `options(retries=)` says otherwise, and its future ends exactly once.
+
+        Returns:
+            The call's future.
+        Raises:
+            SerializationError: A part of the call cannot be pickled; nothing ran, the pool is untouched.
+            TypeError: `fn` is not callable, or an async or generator function (caller's fault).
+            BrokenProcessPool: The pool can never work again (`PoolBrokenError`, `InitializerError`).
+            RuntimeError: After shutdown, in a fork of the process that owns the pool, or without a Python to run.
+
+        Thread safe; may be called from signal handlers, finalizers, callbacks. An exception that interrupts it leaves
+        the pool usable, and the call accepted or not.
+        """
+        _check_callable(fn)
+        return self._pool.submit(fn, args, kwargs, self._options)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator over `fn` applied to the items, in order.
+
+        Args:
+            timeout: Seconds from this call until the last result must have been asked for; None: no limit. (The running
+                time of each call is limited by `options(timeout=)`.)
+            chunksize: Items per task. A crash costs the whole task.
+            buffersize: Most results that are not yet yielded; the iterables are then read as results are taken.
+                None: read all of them now.
+        Raises:
+            TimeoutError: From the iterator. What is pending is cancelled.
+            Whatever the call raised, from the iterator, when it reaches that item.
+            ValueError, TypeError: An argument is wrong (caller's fault).
+        """
+        _check_callable(fn)
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        end = None if timeout is None else time.monotonic() + timeout
+        items = zip(*iterables, strict=False)
+        if chunksize == 1:
+            return _results(self, (functools.partial(self.submit, fn), items), buffersize, end)
+        run: Callable[..., ForkFuture[list[T]]] = functools.partial(self.submit, functools.partial(run_chunk, fn))
+        lists = _results(self, (run, ((chunk,) for chunk in _chunks(items, chunksize))), buffersize, end)
+        return itertools.chain.from_iterable(lists)
+
+    def options(
+        self,
+        *,
+        timeout: float | None = None,
+        name: str | None = None,
+        priority: int | None = None,
+        cancel_running: bool | None = None,
+        retries: int | None = None,
+        retry_on: type[BaseException] | Collection[type[BaseException]] | None = None,
+    ) -> OptionsView:
+        """Return a light view of this pool whose calls have these options.
+
+        Args:
+            timeout: Seconds that a call may run, from its real start; then its worker is killed and the future gets
+                `TaskTimeoutError`. At first there is no limit; `math.inf` takes one away.
+            name: What messages call the task; at first the callable's qualified name.
+            priority: Among the calls that wait for a worker, one of a higher priority is next, and within one priority the
+                one that was submitted first. At first 0. A steady stream of higher ones lets lower ones wait for ever.
+            cancel_running: True: `cancel()` also stops a call that runs, as `kill()` does, and so does cancelling the asyncio
+                future that wraps it (`wait_for`, `TaskGroup`), or leaving a `map`. At first False, as in the standard library.
+            retries: How often a call that fails is run again, at most. At first 0: a call that may have run is never run again
+                unless you ask. The next attempt stands in front of those of its priority, and goes to another worker if one is
+                idle (after a crash or a timeout it is always another). Each has the whole timeout. The last error tells of the
+                others in its `__notes__`. A call that you cancelled or killed is not run again, nor is any that fails after
+                `shutdown(cancel_futures=True)` or in a broken pool.
+            retry_on: The errors after which it is: exception classes, as in an `except` clause; also such as the call raises.
+                At first `WorkerCrashedError`.
+        Options of a view's view combine: what is None or left out stays as it was.
+        Returns:
+            An Executor: `submit`, `map` and `loop.run_in_executor` work with it. Shutting it down does nothing to the pool.
+        Raises:
+            TypeError, ValueError: An argument is wrong.
+        """
+        options = task_options(
+            self._options,
+            timeout=timeout,
+            name=name,
+            priority=priority,
+            cancel_running=cancel_running,
+            retries=retries,
+            retry_on=retry_on,
+        )
+        return OptionsView(self._executor_of_views(), options)
+
+    @abstractmethod
+    def _executor_of_views(self) -> ForkPoolExecutor:
+        """Whose views these are."""
+
+
+class OptionsView(Submitter):
+    """A pool seen with options for each call. Made by `ForkPoolExecutor.options`; keeps the pool alive."""
+
+    def __init__(self, executor: ForkPoolExecutor, options: TaskOptions) -> None:
+        self._executor = executor  # kept alive: a pool whose executor is gone closes
+        self._pool = executor._pool
+        self._options = options
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the pool belongs to the executor that the view was made from."""
+
+    def _executor_of_views(self) -> ForkPoolExecutor:
+        return self._executor
+
+
+def _check_callable(fn: Callable[..., Any]) -> None:
+    if not callable(fn):
+        raise TypeError(f"submit and map need a callable, not {type(fn).__name__}: pass the function itself, not its result")
+    inner: Any = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    flags = getattr(getattr(inner, "__code__", None), "co_flags", 0)
+    if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        raise TypeError(
+            f"{inner.__qualname__!r} is an async function: a worker has no event loop. Submit a function that calls "
+            "asyncio.run(...), or await it where the loop is."
+        )
+    if flags & inspect.CO_GENERATOR:
+        raise TypeError(
+            f"{inner.__qualname__!r} is a generator function: a generator cannot leave its process. Submit a function that "
+            "returns list(...) of it."
+        )
+
+
+def _chunks(items: Iterable[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    iterator = iter(items)
+    while chunk := tuple(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def _results(
+    keep_alive: Executor,
+    calls: tuple[Callable[..., ForkFuture[T]], Iterable[tuple[Any, ...]]],
+    buffersize: int | None,
+    end: float | None,
+) -> Iterator[T]:
+    """Submit now, as far as the buffer goes; the rest as results are taken."""
+    submit, items = calls
+    iterator = iter(items)
+    futures = deque(submit(*args) for args in itertools.islice(iterator, buffersize))
+    return _yield_results(keep_alive, submit, iterator if buffersize is not None else iter(()), futures, end)
+
+
+def _yield_results(
+    keep_alive: Executor,
+    submit: Callable[..., ForkFuture[T]],
+    rest: Iterator[tuple[Any, ...]],
+    futures: deque[ForkFuture[T]],
+    end: float | None,
+) -> Iterator[T]:
+    try:
+        while futures:
+            for args in itertools.islice(rest, 1):
+                futures.append(submit(*args))
+            # Popped first, so that the result is freed as soon as the caller lets go of it.
+            yield _take(futures.popleft(), end)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _take(future: ForkFuture[T], end: float | None) -> T:
+    try:
+        return future.result(None if end is None else end - time.monotonic())
+    finally:
+        future.cancel()
+        del future  # what it raised holds this frame
