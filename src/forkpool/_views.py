@@ -40,12 +40,14 @@ class Submitter(Executor):
         """Schedule `fn(*args, **kwargs)` on a worker.
 
         The call is pickled here, in the caller's thread: it runs with what its arguments, closure and globals hold now.
-        It runs once at most, unless `options(retries=)` says otherwise, and its future ends exactly once.
+        It runs once at most, unless `options(retries=)` says otherwise, and its future ends exactly once. If a part of
+        it cannot be pickled, that future ends at once, in a `SerializationError` that names the part; the pool and all other
+        calls are untouched.
 
         Returns:
             The call's future.
         Raises:
-            SerializationError: A part of the call cannot be pickled; nothing ran, the pool is untouched.
+            SerializationError: The initializer or its arguments cannot be pickled (first call).
             TypeError: `fn` is not callable, or an async or generator function (caller's fault).
             BrokenProcessPool: The pool can never work again (`PoolBrokenError`, `InitializerError`).
             RuntimeError: After shutdown, in a fork of the process that owns the pool, or without a Python to run.

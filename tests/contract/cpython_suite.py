@@ -20,12 +20,10 @@ class CannotApply:
 
 
 ITS_OWN_EXCEPTION = "expects the pool to break: here this call alone ends, in that exception (process/test_where_and_how.py)"
-SUBMIT_TELLS = "expects the future to tell that a call cannot be pickled: here submit raises it (process/test_where_and_how.py)"
 PRIVATE = "private attribute: "
 WORKERS_COME_LATER = "expects that `_processes` is filled when submit returns: here workers are forked beside the caller"
 
 CANNOT_APPLY = {
-    "ExecutorDeadlockTest.test_error_at_task_pickle": CannotApply(SUBMIT_TELLS),
     "ExecutorDeadlockTest.test_error_at_task_unpickle": CannotApply(ITS_OWN_EXCEPTION),
     "ExecutorDeadlockTest.test_exit_at_task_unpickle": CannotApply(ITS_OWN_EXCEPTION),
     "ExecutorDeadlockTest.test_error_during_result_unpickle_in_result_handler": CannotApply(ITS_OWN_EXCEPTION),
@@ -46,7 +44,8 @@ CANNOT_APPLY = {
         "expects the pool to break where it may start only one thread: here one is enough", since=(3, 13)
     ),
     "ProcessPoolExecutorTest.test_saturation": CannotApply(
-        SUBMIT_TELLS + ": its call, `Semaphore.acquire`, fails in the standard pool as well, whose futures nobody asks"
+        WORKERS_COME_LATER
+        + "; its call, `Semaphore.acquire` of a lock of fork, cannot be pickled, so no worker is needed at all"
     ),
     "ProcessPoolExecutorTest.test_traceback": CannotApply(PRIVATE + "concurrent.futures.process._RemoteTraceback"),
     "ProcessPoolShutdownTest.test_cancel_futures": CannotApply(

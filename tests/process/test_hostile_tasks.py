@@ -440,7 +440,7 @@ def test_a_task_that_uses_the_pool_it_runs_in_by_name_gets_an_error() -> None:
     ex = ForkPoolExecutor(1)
     try:
         with pytest.raises(Exception, match="ForkPoolExecutor"):
-            ex.submit(tasks.identity, ex)
+            ex.submit(tasks.identity, ex).result()
         assert ex.submit(tasks.add, 1, 1).result() == 2
     finally:
         ex.shutdown()

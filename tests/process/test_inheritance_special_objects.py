@@ -1,7 +1,7 @@
 """Decorated and special objects of `__main__`: as callable, as argument and as result.
 
 Runs in: pytest; the objects live in programs of their own. Each program tells one mark per object and use: "ok", or the
-SerializationError that `submit` raised in the host.
+SerializationError, which the host gives to the future.
 """
 
 from collections.abc import Callable

@@ -159,6 +159,8 @@ def every_line(call: Callable[[], Any], limit: int = 3000) -> Any:
     raise AssertionError("no end of lines")
 
 
+@pytest.mark.slow
+@pytest.mark.alarm(180)
 def test_submit_interrupted_at_every_line(marks: Marks) -> None:
     numbers = iter(range(10_000))
 

@@ -236,7 +236,7 @@ def test_the_standard_pickle_finds_what_is_in_main(start: Start) -> None:
                 mark("read", got[:2])
                 mark("back", type(got[2]) is Point)
                 try:
-                    ex.submit(lambda: 1)
+                    ex.submit(lambda: 1).result()
                 except SerializationError:
                     mark("refused")
         """).finish()

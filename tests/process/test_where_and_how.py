@@ -255,7 +255,7 @@ def test_call_cannot_be_pickled(how: str) -> None:
     do, args = HOWS[how]
     with ForkPoolExecutor(1) as ex:
         with pytest.raises((SerializationError, SystemExit, KeyboardInterrupt, GeneratorExit)) as found:
-            ex.submit(tasks.identity, tasks.DoesWhilePickled(do, *args))
+            ex.submit(tasks.identity, tasks.DoesWhilePickled(do, *args)).result()
         assert (found.type is SerializationError) == (how == "raise")
         assert ex.submit(tasks.add, 1, 1).result() == 2
 
@@ -310,8 +310,28 @@ def test_unpicklable_results(task: Callable[[], Any], words: str) -> None:
 
 def test_unpicklable_arguments() -> None:
     with ForkPoolExecutor(1) as ex:
+        futures = [
+            ex.submit(tasks.add, 1, 1),
+            ex.submit(tasks.identity, threading.Lock()),
+            ex.submit(threading.Lock().acquire),
+            ex.submit(tasks.add, 2, 2),
+        ]
+        called: list[object] = []
+        futures[1].add_done_callback(called.append)
+        assert called == [futures[1]], "it has ended"
+        for future in futures[1:3]:
+            error = future.exception(timeout=0)
+            assert isinstance(error, SerializationError)
+            assert "lock" in str(error)
+            assert error.may_have_run == "no"
+            assert (future.cancel(), future.kill(), future.pid) == (False, False, None)
+        assert [futures[0].result(), futures[3].result()] == [2, 4]
+        assert (ex.statistics().done, ex.statistics().failed) == (2, 2)
+
+
+def test_one_item_of_a_map_cannot_be_pickled() -> None:
+    with ForkPoolExecutor(1) as ex:
+        results = ex.map(tasks.identity, [1, threading.Lock(), 3])
+        assert next(results) == 1
         with pytest.raises(SerializationError, match="lock"):
-            ex.submit(tasks.identity, threading.Lock())
-        with pytest.raises(SerializationError, match="lock"):
-            ex.submit(threading.Lock().acquire)
-        assert ex.submit(tasks.add, 1, 1).result() == 2
+            next(results)

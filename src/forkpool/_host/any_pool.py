@@ -15,13 +15,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._shared.payload import CallEncoder, PayloadError
+from ..future import ForkFuture
 from .ledger import observers
 
 if TYPE_CHECKING:
     from .._core.states import Task
     from ..config import PoolConfig, TaskOptions
+    from ..errors import SerializationError
     from ..events import Placement, PoolStatistics
-    from ..future import ForkFuture
     from .intake import Request
     from .inventory import PoolSnapshot
 
@@ -41,14 +42,23 @@ class AnyPool(ABC):
         for ledger in observers:
             ledger.on_started(self)
 
-    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None) -> bytes:
-        """Pickle a call, in the caller's thread: what runs is what the host holds now."""
+    def encode_initializer(self) -> bytes:
+        """Pickle the initializer's call. Raises SerializationError."""
+        initializer = self.config.initializer
+        assert initializer is not None
         try:
-            return self.encoder.encode(fn, args, kwargs, name)
+            return self.encoder.encode(initializer, self.config.initargs, {})
         except PayloadError as error:
-            from ..errors import SerializationError
+            raise _serialization_error(error) from error.__cause__
 
-            raise SerializationError(str(error), part=error.part) from error.__cause__
+    def future_of_refused(self, error: PayloadError) -> ForkFuture[Any]:
+        """The future of a call that cannot be pickled: it tells that, and calls that are submitted with it are untouched."""
+        future: ForkFuture[Any] = ForkFuture()
+        future._pool = self
+        why = _serialization_error(error)
+        why.__cause__ = error.__cause__
+        future._finish(error=why)
+        return future
 
     @abstractmethod
     def submit(
@@ -125,6 +135,12 @@ def check_accepts(closing: bool, broken: Callable[[], BaseException] | None) -> 
         raise RuntimeError("cannot schedule new futures after shutdown")
     if _exiting:
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+
+def _serialization_error(error: PayloadError) -> SerializationError:
+    from ..errors import SerializationError
+
+    return SerializationError(str(error), part=error.part)
 
 
 def keep_until_exit(pool: AnyPool) -> None:

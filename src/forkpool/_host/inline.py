@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import _thread
 import importlib
-import operator
 import os
-import sys
 import time
 from collections.abc import Callable
 from types import MappingProxyType
@@ -27,7 +25,7 @@ from .._core.placement import free_placement
 from .._core.repeating import is_asked_for
 from .._core.states import RepeatableTask, Task
 from .._shared.calls import name_of
-from .._shared.payload import is_single_use
+from .._shared.payload import PayloadError, is_single_use
 from ..config import PoolConfig, TaskOptions
 from ..events import Placement, PoolStatistics
 from ..future import EncodedAnswer, ForkFuture
@@ -36,28 +34,13 @@ from .inline_worker import Answer, EnvironmentOf, Running, initialize, work
 from .intake import Request
 from .inventory import PoolSnapshot, TaskSnapshot
 from .retries import note, text_of, with_notes
+from .tally import Counter
 
 _NO_TIMEOUT = (
     "timeout= cannot be enforced by a pool that runs calls inline: nobody else is there to stop them. "
     "They run as long as they take."
 )
 _WHY_FREE = "calls run inline, in the calling process, which is not bound"
-
-
-class Counter:
-    """Counts in one step, which neither a thread nor a signal handler can split."""
-
-    __slots__ = ("_left",)
-
-    def __init__(self) -> None:
-        self._left = iter(range(sys.maxsize))
-
-    def add(self) -> None:
-        next(self._left)
-
-    @property
-    def value(self) -> int:
-        return sys.maxsize - operator.length_hint(self._left)
 
 
 class InlinePool(AnyPool):
@@ -81,7 +64,12 @@ class InlinePool(AnyPool):
     ) -> ForkFuture[Any]:
         """Run a call. Raises what `ForkPoolExecutor.submit` promises, and a KeyboardInterrupt that comes while it runs."""
         self._check_open()
-        payload = self.encode(fn, args, kwargs, options.name)
+        try:
+            payload = self.encoder.encode(fn, args, kwargs, options.name)
+        except PayloadError as error:
+            self._accepted.add()
+            self._failed.add()
+            return self.future_of_refused(error)
         if options.timeout is not None and not self._warned_of_timeout:
             self._warned_of_timeout = True
             warn(_NO_TIMEOUT, RuntimeWarning)
@@ -198,7 +186,7 @@ class InlinePool(AnyPool):
             return None
         if self._initializing == _thread.get_ident():
             raise RuntimeError("the initializer submits to its own pool, whose calls wait for it")
-        return self.encode(self.config.initializer, self.config.initargs, {})
+        return self.encode_initializer()
 
     def _run(self, call: Running, payload: bytes, init: bytes | None) -> None:
         """Be the worker that gets a call, and the supervisor that gets its answer."""

@@ -16,13 +16,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from .._core.states import RepeatableTask, Task
 from .._shared.calls import name_of
-from .._shared.payload import is_single_use
+from .._shared.payload import PayloadError, is_single_use
 from ..config import PoolConfig, TaskOptions
 from ..events import Placement, PoolStatistics
 from ..future import ForkFuture, Run
@@ -33,6 +34,7 @@ from .pinning import placement_before_start
 from .servers import MakeError, Restart
 from .snapshot import take_snapshot
 from .supervisor import Supervisor
+from .tally import Counter
 
 T = TypeVar("T")
 _LOOK_S = 5.0  # arbitrary: a supervisor that does not answer is starved, or user code holds the interpreter
@@ -45,6 +47,7 @@ class Pool(AnyPool):
         super().__init__(config)
         self.intake = Intake(preloads=bool(config.preload))
         self._claim: dict[str, Supervisor] = {}  # "supervisor": the one that serves, once there is one
+        self._refused = Counter()  # calls that could not be pickled: the supervisor never hears of them
         self.stuck_callbacks: threading.Event | None = None  # what the last caller waited for in vain; see ForkFuture
 
     # --- the user's side -------------------------------------------------------------------------------
@@ -54,7 +57,11 @@ class Pool(AnyPool):
     ) -> ForkFuture[Any]:
         """Accept a call. Raises what `ForkPoolExecutor.submit` promises."""
         self._check_open()
-        payload = self.encode(fn, args, kwargs, options.name)
+        try:
+            payload = self.encoder.encode(fn, args, kwargs, options.name)
+        except PayloadError as error:
+            self._refused.add()
+            return self.future_of_refused(error)
         future: ForkFuture[Any] = ForkFuture()
         future._pool = self
         # What holds a descriptor that can be fetched once cannot be run twice.
@@ -128,7 +135,8 @@ class Pool(AnyPool):
     def statistics(self) -> PoolStatistics:
         """What became of all calls. See `ForkPoolExecutor.statistics`."""
         none_yet = PoolStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, MappingProxyType({}), (0.0,) * self.config.max_workers)
-        return self._ask(Supervisor.statistics, lambda: none_yet)
+        counts = self._ask(Supervisor.statistics, lambda: none_yet)
+        return replace(counts, failed=counts.failed + self._refused.value)
 
     def recycle(self) -> None:
         """Replace all workers. See `ForkPoolExecutor.recycle_workers`."""
@@ -207,8 +215,7 @@ class Pool(AnyPool):
 
     def _start(self) -> None:
         _check_not_preloading()
-        initializer = self.config.initializer
-        init = None if initializer is None else self._encode_initializer
+        init = None if self.config.initializer is None else self.encode_initializer
         supervisor = Supervisor(self.config, self.intake, self.claim, init)
         keep_until_exit(self)
         settled = _thread.allocate_lock()
@@ -219,10 +226,6 @@ class Pool(AnyPool):
         if supervisor.error is not None:
             raise supervisor.error
         self.tell_started()
-
-    def _encode_initializer(self) -> bytes:
-        assert self.config.initializer is not None
-        return self.encode(self.config.initializer, self.config.initargs, {})
 
     def _post(self, request: tuple[Request, Any]) -> None:
         if self.pid == os.getpid():

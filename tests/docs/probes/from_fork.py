@@ -248,7 +248,7 @@ def open_journal():
 @claim("a `Lock`, `Queue` or `Event` of the fork context")
 def _():
     with ForkPoolExecutor(1) as ours:
-        error = error_of(lambda: ours.submit(take, FORK.Lock()))
+        error = ours.submit(take, FORK.Lock()).exception()
         assert isinstance(error, SerializationError)
         assert "get_context" in str(error)
     lock = multiprocessing.get_context("spawn").Lock()
