@@ -55,7 +55,7 @@ class ForkPoolExecutor(Submitter):
         RuntimeError: On a platform without the means (Windows), where `InlineExecutor` works, or in a subinterpreter.
 
     With FORKPOOL_INLINE=1 in the environment it is an `InlineExecutor`.
-    Thread safe. Not usable in a fork of the process that made it.
+    Thread safe. Not usable in a fork of the process that used it.
 
     .. versionadded:: 0.1
     """

@@ -189,9 +189,8 @@ def _():
         (task,) = diagnostics.snapshot(pool).tasks
         assert (task.name, task.state) == ("wait_for_release", "running")
         assert task.seconds > 0
-        assert Path(f"/proc/{task.pid}/stat").exists()
-        path.with_suffix(".go").touch()
-        future.result()
+        os.kill(task.pid, signal.SIGABRT)
+        assert "in wait_for_release" in future.exception().crash_traceback
 
 
 @symptom("`future.running()` stays False")
