@@ -22,9 +22,11 @@ from typing import TextIO
 
 from tests.support import processes
 
-from .accountant import Violation, audit, tell
+from .accountant import audit
+from .closes import DoubleCloses
 from .history import History
 from .marks import MarkReader
+from .report import Violation, tell
 from .rounds import Round, resident
 from .watchdog import Watchdog
 from .work import Numbers
@@ -46,6 +48,8 @@ class Soak:
         self._folder = folder
         self._reader = MarkReader(str(folder / "marks"))
         self._numbers = Numbers()
+        self._closes = DoubleCloses()
+        self._closes.watch()
         self._round: Round | None = None
         self._memory: list[int] = []
         self._watchdog = Watchdog(out, self._describe)
@@ -54,19 +58,17 @@ class Soak:
         end = time.monotonic() + seconds
         number = 0 if only is None else only
         while time.monotonic() < end:
-            self._watchdog.feed()
-            self._one(number)
+            self._one(number, end)
             number += only is None
         self._watchdog.stop()
         if late := self._reader.late():
             self._fail(f"marks after the account: {late}")
         self._weigh()
 
-    def _one(self, number: int) -> None:
-        self._round = Round(
-            random.Random(f"{self._seed}/{number}").randrange(1 << 48), self._folder, self._reader, self._numbers
-        )
-        history = self._round.run()
+    def _one(self, number: int, end: float) -> None:
+        seed = random.Random(f"{self._seed}/{number}").randrange(1 << 48)
+        self._round = Round(seed, self._folder, self._reader, self._numbers, self._closes)
+        history = self._round.run(end, self._watchdog.tell)
         self._count(history)
         violations = audit(history)
         if violations:

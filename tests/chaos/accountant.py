@@ -11,32 +11,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from .deeds import DEEDS, Deed, End
-from .history import Act, Harm, History, Outcome, Story
+from .history import Harm, History, Outcome, Story
 from .marks import Mark, Stage
+from .report import Violation
+from .workers import of_counts, of_workers
 
 CLOCK_SLACK_S = 0.002  # the status page has the start in whole microseconds, and is written before the mark
 _STOPS_ALL = {Harm.TERMINATE, Harm.KILL_ALL, Harm.ABORT}
-_TO_ONE_WORKER = {Harm.KILL, Harm.STOP, Harm.CONTINUE, Harm.ASK_TO_END}
 _CANCELS_QUEUED = _STOPS_ALL | {Harm.CLOSE_CANCELLING}
 _CLOSES = _CANCELS_QUEUED | {Harm.CLOSE}
 _ENDS_WITHOUT_BEGIN = {End.LOAD_RAISES, End.LOAD_CRASHES, End.REFUSED}
 _RAISES = {End.RAISES, End.LOAD_RAISES, End.RESULT_RAISES, End.RESULT_REFUSED}
-
-
-@dataclass(frozen=True)
-class Violation:
-    """A promise that was not kept. `task` 0: none in particular; `pid` 0 likewise."""
-
-    rule: str
-    text: str
-    task: int = 0
-    pid: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.text}"
 
 
 class Case:
@@ -60,6 +47,18 @@ class Case:
         return any(act.harm in harms and pid in (None, act.pid) and act.time <= self.done_at for act in self._history.acts)
 
     @property
+    def was_retried(self) -> bool:
+        """It may have waited for another attempt after it had begun."""
+        return self.story.attempts > 1
+
+    @property
+    def last_begin(self) -> Mark | None:
+        """The mark of the attempt that its end is about, if that one left a mark."""
+        if not self.begins or len(self.begins) < self.story.attempts > 1:
+            return None  # the last attempt may have died before its mark
+        return self.begins[-1]
+
+    @property
     def may_break(self) -> bool:
         return self._history.may_break
 
@@ -78,8 +77,8 @@ def audit(history: History) -> list[Violation]:
     found: list[Violation] = []
     for story in history.stories.values():
         found += _of_one(Case(story, marks[story.task], history))
-    found += _of_workers(history)
-    found += _of_counts(history)
+    found += of_workers(history)
+    found += of_counts(history)
     found += [Violation("left behind", text) for text in history.left]
     found += [Violation("said", text) for text in history.said]
     found += [Violation("unknown task", f"mark {mark}") for mark in history.marks if mark.task not in history.stories]
@@ -105,7 +104,10 @@ def _of_one(case: Case) -> Iterator[Violation]:
 def _runs_once(case: Case) -> Iterator[Violation]:
     if len(case.begins) > case.story.attempts:
         yield case.wrong("ran twice", f"it began {len(case.begins)} times, {case.story.attempts} allowed")
-    if len(case.ends) > 1 or len(case.ends) > len(case.begins):
+    attempts = [mark.attempt for mark in case.begins]
+    if attempts != sorted(set(attempts)):
+        yield case.wrong("ran twice", f"its attempts were {attempts}")
+    if len(case.ends) > min(case.story.attempts, len(case.begins)):
         yield case.wrong("ran twice", f"it ended {len(case.ends)} times and began {len(case.begins)} times")
     if case.begins and case.deed.end in _ENDS_WITHOUT_BEGIN:
         yield case.wrong("ran", f"it cannot have begun: {case.deed.end.value}")
@@ -138,7 +140,7 @@ def _promises_kept(case: Case) -> Iterator[Violation]:
     cancelled = case.outcome is not None and case.outcome.error == "CancelledError"
     if (case.story.cancelled or case.story.killed) and not cancelled:
         yield case.wrong("cancel lied", f"cancel() or kill() returned True, and it ended so: {case.outcome}")
-    if case.story.cancelled and case.begins and not case.story.cancel_running:
+    if case.story.cancelled and case.begins and not (case.story.cancel_running or case.was_retried):
         yield case.wrong("cancel lied", "cancel() returned True, and it began")
 
 
@@ -146,10 +148,10 @@ def _judge_result(case: Case) -> Iterator[Violation]:
     assert case.outcome is not None
     if case.deed.end not in (End.RESULT, End.HOSTILE):
         yield case.wrong("result", f"it returned, and should end so: {case.deed.end.value}")
-    elif len(case.begins) < 1 or len(case.ends) != 1:
+    elif not case.ends or (len(case.ends) > 1 and not case.was_retried):
         yield case.wrong("result", f"it returned, and left {len(case.begins)} marks of a begin, {len(case.ends)} of an end")
-    elif case.outcome.value != (case.story.task, case.ends[0].pid, case.story.filler):
-        yield case.wrong("result", f"it returned {case.outcome.value}, marks by pid {case.ends[0].pid}")
+    elif case.outcome.value != (case.story.task, case.ends[-1].pid, case.story.filler):
+        yield case.wrong("result", f"it returned {case.outcome.value}, marks by pid {case.ends[-1].pid}")
 
 
 def _judge_own_error(case: Case) -> Iterator[Violation]:
@@ -164,7 +166,7 @@ def _judge_own_error(case: Case) -> Iterator[Violation]:
 def _judge_cancelled(case: Case) -> Iterator[Violation]:
     if not (case.story.cancelled or case.story.killed or case.happened(*_CANCELS_QUEUED)):
         yield case.wrong("cancelled", "nobody cancelled it, killed it or stopped the pool")
-    elif case.begins and not (case.story.killed or case.story.cancelled or case.happened(Harm.ABORT)):
+    elif case.begins and not (case.story.killed or case.story.cancelled or case.was_retried or case.happened(Harm.ABORT)):
         yield case.wrong("cancelled", "it began, and only what had not begun was cancelled")
 
 
@@ -197,17 +199,26 @@ def _judge_crash(case: Case) -> Iterator[Violation]:
     yield from _same_pid(case)
     if not _is_explained(case, case.outcome):
         yield case.wrong("blame", f"nothing explains this crash: {case.outcome}")
+    if _gave_up(case, case.outcome):
+        yield case.wrong("retries", f"{case.story.attempts} attempts were allowed, and it began {len(case.begins)} times")
     may = case.outcome.may_have_run
-    if may == "no" and case.begins:
+    if may == "no" and case.last_begin is not None:
         yield case.wrong("may_have_run", "it says no, and it began")
     if may == "yes" and not case.ends:
         yield case.wrong("may_have_run", "it says that the task had returned, and there is no mark of its end")
 
 
+def _gave_up(case: Case, outcome: Outcome) -> bool:
+    """It crashes each time, and was not run as often as its user allowed, though nobody else had a hand in it."""
+    interfered = case.may_break or case.happened(Harm.KILL, *_CLOSES)
+    return case.deed.end is End.CRASHES and not interfered and len(case.begins) != case.story.attempts
+
+
 def _same_pid(case: Case) -> Iterator[Violation]:
     assert case.outcome is not None
-    if case.begins and case.begins[-1].pid != case.outcome.pid:
-        yield case.wrong("pid", f"the error names pid {case.outcome.pid}, the mark is of pid {case.begins[-1].pid}")
+    begin = case.last_begin
+    if begin is not None and begin.pid != case.outcome.pid:
+        yield case.wrong("pid", f"the error names pid {case.outcome.pid}, the mark is of pid {begin.pid}")
 
 
 def _is_explained(case: Case, outcome: Outcome) -> bool:
@@ -239,125 +250,3 @@ _JUDGES: dict[str, Callable[[Case], Iterator[Violation]]] = {
     "InitializerError": _judge_broken,
     "InternalError": _judge_internal,
 }
-
-
-# --- one worker
-
-
-def _of_workers(history: History) -> Iterator[Violation]:
-    yield from _one_crash_one_future(history)
-    yield from _one_task_at_a_time(history)
-    yield from _one_worker_a_slot(history)
-
-
-def _one_crash_one_future(history: History) -> Iterator[Violation]:
-    blamed: defaultdict[int, list[int]] = defaultdict(list)
-    for story in history.stories.values():
-        if story.own_future and story.outcome is not None and story.outcome.error in ("WorkerCrashedError", "TaskTimeoutError"):
-            blamed[story.outcome.pid].append(story.task)
-    for pid, tasks in blamed.items():
-        if len(tasks) > 1:
-            yield Violation("one crash, one future", f"worker {pid} took tasks {tasks} with it", tasks[1], pid)
-
-
-def _one_task_at_a_time(history: History) -> Iterator[Violation]:
-    """The marks of one worker alternate: begin, end, begin, end ...; only its last task may lack the end."""
-    inside: dict[int, int] = {}  # task by pid
-    for mark in history.marks:
-        if mark.stage is Stage.BEGIN:
-            if mark.pid in inside:
-                text = f"worker {mark.pid} began {mark.task} before {inside[mark.pid]} had ended"
-                yield Violation("one at a time", text, mark.task, mark.pid)
-            inside[mark.pid] = mark.task
-        elif mark.stage is Stage.END and inside.pop(mark.pid, None) != mark.task:
-            yield Violation(
-                "one at a time", f"worker {mark.pid} ended {mark.task}, which it had not begun", mark.task, mark.pid
-            )
-    for pid, task in inside.items():
-        yield from _was_lost(history, pid, task)
-
-
-def _was_lost(history: History, pid: int, task: int) -> Iterator[Violation]:
-    """A task that a worker began and did not end has an end that says so."""
-    story = history.stories.get(task)
-    if story is None or not story.watched or story.outcome is None or story.attempts > 1:
-        return
-    if story.outcome.error not in ("WorkerCrashedError", "TaskTimeoutError", "CancelledError"):
-        yield Violation("lost", f"worker {pid} never ended it, and its outcome is {story.outcome}", task, pid)
-
-
-def _one_worker_a_slot(history: History) -> Iterator[Violation]:
-    """No two tasks that surely run at the same time have the same slot."""
-    inside: dict[int, Mark] = {}  # by slot; what ended, by mark or by its worker's death, is not in it
-    ends = {(mark.task, mark.pid) for mark in history.marks if mark.stage is Stage.END}
-    for mark in history.marks:
-        if (mark.task, mark.pid) not in ends or mark.stage is Stage.STRAY:
-            continue
-        if mark.stage is Stage.END:
-            inside.pop(mark.slot, None)
-        elif mark.slot in inside:
-            text = f"tasks {inside[mark.slot].task} and {mark.task} ran at the same time on slot {mark.slot}"
-            yield Violation("one worker a slot", text, mark.task, mark.pid)
-        else:
-            inside[mark.slot] = mark
-
-
-# --- the pool
-
-
-def _of_counts(history: History) -> Iterator[Violation]:
-    """`statistics()` counts each call once, and as it ended."""
-    if not history.counts:
-        return
-    own = [story for story in history.stories.values() if story.own_future and story.accepted and story.outcome is not None]
-    others = any(not story.own_future for story in history.stories.values())
-    counted = dict.fromkeys(("done", "failed", "crashed", "cancelled", "timed_out"), 0)
-    for story in own:
-        assert story.outcome is not None
-        counted[_column(story.outcome, DEEDS[story.deed])] += 1
-    for name, count in counted.items():
-        told = history.counts.get(name, 0)
-        if told < count or (told > count and not others):
-            yield Violation("statistics", f"{name}: {told} told, {count} counted")
-    for name in ("queued", "running"):
-        if history.counts.get(name, 0):
-            yield Violation("statistics", f"{name}: {history.counts[name]} after the end")
-
-
-def _column(outcome: Outcome, deed: Deed) -> str:
-    if outcome.error is None or (deed.end is End.RESULT_RAISES and outcome.error == deed.detail):
-        return "done"
-    return {"WorkerCrashedError": "crashed", "CancelledError": "cancelled", "TaskTimeoutError": "timed_out"}.get(
-        outcome.error, "failed"
-    )
-
-
-def tell(violation: Violation, history: History) -> str:
-    """The violation with the history of its task and of its worker."""
-    lines = [f"VIOLATION {violation}"]
-    story = history.stories.get(violation.task)
-    if story is not None:
-        lines.append(f"  {story}")
-    pids = {mark.pid for mark in history.marks if mark.task == violation.task} | {violation.pid}
-    pids.discard(0)
-    lines += [f"  task's mark {_line(mark)}" for mark in history.marks if mark.task == violation.task]
-    near = [mark for mark in history.marks if mark.pid in pids]
-    lines += [f"  worker's mark {_line(mark)} {_deed(history, mark)}" for mark in near[-12:]]
-    lines += [f"  {act}" for act in history.acts if act.pid in pids or _is_near(act, story)]
-    return "\n".join(lines)
-
-
-def _is_near(act: Act, story: Story | None) -> bool:
-    """Was it done while the task was there, and not to one worker?"""
-    if story is None or act.harm in _TO_ONE_WORKER:
-        return False
-    return story.submitted - 0.5 < act.time < (story.done[-1] + 0.5 if story.done else float("inf"))
-
-
-def _deed(history: History, mark: Mark) -> str:
-    story = history.stories.get(mark.task)
-    return "" if story is None else f"{story.deed}: {'-' if story.outcome is None else story.outcome.error or 'result'}"
-
-
-def _line(mark: Mark) -> str:
-    return f"{mark.time:.6f} {mark.stage.name} task {mark.task} pid {mark.pid} slot {mark.slot} attempt {mark.attempt}"

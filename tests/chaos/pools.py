@@ -87,7 +87,7 @@ def draw(seed: int) -> Plan:
         arguments,
         closing=dice.choice([*Closing, Closing.WAIT, Closing.WAIT]),
         submitters=dice.choice([1, 1, 2, 3]),
-        calls=dice.choice([5, 20, 60, 200]),
+        calls=dice.choice([5, 20, 60, 120]),
         harms=dice.choice([0, 2, 10, 30]),
         shortages=shortages,
         forks_fail=forks_fail,

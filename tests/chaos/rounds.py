@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from forkpool import ForkPoolExecutor
 from tests.support import leaks
 from tests.support.shortage import ForkFails
 
+from .closes import DoubleCloses
 from .harm import Acts, Villain
 from .history import History, Story
-from .marks import MarkReader
+from .marks import Mark, MarkReader
 from .pools import Closing, Plan, closes, draw
 from .work import Numbers, Submitter, outcome_of_future
 
@@ -37,23 +39,30 @@ class Errors(logging.Handler):
 class Round:
     """Made for one seed; `run` once. What is known so far may be read by the watchdog at any moment."""
 
-    def __init__(self, seed: int, folder: Path, reader: MarkReader, numbers: Numbers) -> None:
+    def __init__(self, seed: int, folder: Path, reader: MarkReader, numbers: Numbers, closes: DoubleCloses) -> None:
         self.plan: Plan = draw(seed)
         self.acts = Acts()
         self.submitters: list[Submitter] = []
         self._folder = folder
         self._reader = reader
         self._numbers = numbers
+        self._closes = closes
         self._errors = Errors()
         self._facts = 0
         self._early = threading.Event()
 
-    def run(self) -> History:
+    def run(self, end: float, tell: Callable[[], object]) -> History:
+        """Play it.
+
+        Args:
+            end: When (monotonic seconds) nothing is submitted any more.
+            tell: Called when a task begins or ends.
+        """
         before = leaks.belongings()
         first = self._numbers.last + 1
         logging.getLogger("forkpool").addHandler(self._errors)
         try:
-            counts = self._play()
+            counts = self._play(end, tell)
         finally:
             logging.getLogger("forkpool").removeHandler(self._errors)
         leaks.wait_for_ends(before)
@@ -63,19 +72,24 @@ class Round:
             acts=self.acts.all,
             may_break=self.plan.may_break,
             counts=counts,
-            said=[*self._errors.texts],
+            said=[*self._errors.texts, *self._closes.take()],
         )
         self.submitters.clear()
         history.left = leaks.what_is_left(before)
         return history
 
-    def _play(self) -> dict[str, int]:
+    def _play(self, end: float, tell: Callable[[], object]) -> dict[str, int]:
         forks = ForkFails(self._folder, 11) if self.plan.forks_fail else None
         ex = ForkPoolExecutor(**self.plan.arguments, env=None if forks is None else forks.env)
         pool = ex._pool
         villain = Villain(ex, self.plan, self.acts, forks)
-        self._reader.on_begin = villain.facts.put
-        self.submitters += [self._submitter(ex, index, villain) for index in range(self.plan.submitters)]
+
+        def on_fact(fact: Mark | None) -> None:
+            tell()
+            villain.facts.put(fact)
+
+        self._reader.on_begin = on_fact
+        self.submitters += [self._submitter(ex, index, end, on_fact) for index in range(self.plan.submitters)]
         villain.thread.start()
         for submitter in self.submitters:
             submitter.thread.start()
@@ -94,14 +108,14 @@ class Round:
         names = ("queued", "running", "done", "failed", "crashed", "cancelled", "timed_out")
         return {name: getattr(numbers, name) for name in names}
 
-    def _submitter(self, ex: ForkPoolExecutor, index: int, villain: Villain) -> Submitter:
+    def _submitter(self, ex: ForkPoolExecutor, index: int, end: float, on_fact: Callable[[None], object]) -> Submitter:
         def tick() -> None:
             self._facts += 1
             if self.plan.early and self._facts * 3 > self.plan.calls * self.plan.submitters:
                 self._early.set()
-            villain.facts.put(None)
+            on_fact(None)
 
-        return Submitter(ex, self.plan, self._reader.path, self._numbers, index, tick, self._early.set)
+        return Submitter(ex, self.plan, self._reader.path, self._numbers, index, end, tick, self._early.set)
 
     def _wait_to_close(self) -> None:
         if self.plan.early and self.plan.closing is not Closing.COLLECT:

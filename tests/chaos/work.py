@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from forkpool import ForkFuture, ForkPoolExecutor
-from forkpool.errors import ForkPoolError, TaskError
+from forkpool.errors import ForkPoolError, TaskError, TaskTimeoutError, WorkerCrashedError
 from forkpool.executor import OptionsView
 
 from . import deeds
@@ -29,6 +29,7 @@ _NAMES = list(DEEDS)
 _WEIGHTS = [deed.weight for deed in DEEDS.values()]
 _GENTLE = [name for name, deed in DEEDS.items() if deed.end is End.RESULT]
 _NO_LIMIT_S = 100.0
+_RETRY_ON: list[tuple[type[BaseException], ...]] = [(WorkerCrashedError,), (WorkerCrashedError, TaskTimeoutError)]
 
 
 class Numbers:
@@ -47,10 +48,11 @@ class Submitter:
     """One user of the pool. `futures` and `stories` belong to its thread until that has ended."""
 
     def __init__(
-        self, ex: ForkPoolExecutor, plan: Plan, path: str, numbers: Numbers, index: int, tick: Any, finished: Any
+        self, ex: ForkPoolExecutor, plan: Plan, path: str, numbers: Numbers, index: int, end: float, tick: Any, finished: Any
     ) -> None:
         """
         Args:
+            end: When (monotonic seconds) to stop submitting.
             tick: Called with each future that ended, on the thread of the pool's callbacks.
             finished: Called when it submits nothing any more.
         """
@@ -62,6 +64,7 @@ class Submitter:
         self._path = path
         self._numbers = numbers
         self._dice = random.Random(f"{plan.seed}/{index}")
+        self._end = end
         self._tick = tick
         self._finished = finished
         self._open: set[Future[Any]] = set()
@@ -72,7 +75,7 @@ class Submitter:
     def _run(self) -> None:
         try:
             for _ in range(self._plan.calls):
-                if self._closed:
+                if self._closed or time.monotonic() > self._end:
                     break
                 self._do_something()
         except BaseException as error:  # the round tells it
@@ -141,7 +144,13 @@ class Submitter:
         if self._dice.random() < 0.4 and story.timeout is None:
             return ex
         story.cancel_running = self._dice.random() < 0.2
-        view = ex.options(timeout=story.timeout, cancel_running=story.cancel_running)
+        story.attempts = self._dice.choice([1, 1, 1, 2, 3])
+        view = ex.options(
+            timeout=story.timeout,
+            cancel_running=story.cancel_running,
+            retries=story.attempts - 1,
+            retry_on=self._dice.choice(_RETRY_ON),
+        )
         return view if self._dice.random() < 0.7 else view.options(priority=self._dice.randrange(-2, 3))
 
     def _function(self) -> Any:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.accountant import Violation, audit, tell
+from tests.chaos.accountant import audit
 from tests.chaos.history import Act, Harm, History, Outcome, Story
 from tests.chaos.marks import Mark, Stage
+from tests.chaos.report import Violation, tell
 
 PID, OTHER = 100, 200
 RESULT = Outcome(value=(1, PID, 0))
@@ -31,6 +32,7 @@ def mark(stage: Stage, time: float = 2.0, *, task: int = 1, pid: int = PID, slot
 
 
 BEGIN, END = mark(Stage.BEGIN, 2.0), mark(Stage.END, 3.0)
+SECOND = mark(Stage.BEGIN, 2.0, attempt=2)
 KILL = Act(2.5, Harm.KILL, PID)
 
 
@@ -64,7 +66,15 @@ TRUE = {
     "after shutdown": (story(Outcome("RuntimeError"), accepted=False), [], Act(0.5, Harm.CLOSE)),
     "a stray child": (story(RESULT), [BEGIN, mark(Stage.STRAY, 2.5, pid=OTHER), END]),
     "an item nobody saw": (story(None, watched=False, own_future=False, done=[]), []),
-    "a second attempt": (story(RESULT, attempts=2), [mark(Stage.BEGIN, 1.5, pid=OTHER), BEGIN, END]),
+    "a second attempt": (story(RESULT, attempts=2), [mark(Stage.BEGIN, 1.5, pid=OTHER), SECOND, END]),
+    "a second attempt that left no mark": (
+        story(replace(CRASH, pid=OTHER), attempts=2),
+        [BEGIN],
+        KILL,
+        Act(3.0, Harm.KILL, OTHER),
+    ),
+    "cancelled between two attempts": (story(CANCELLED, cancelled=True, attempts=2), [BEGIN], KILL),
+    "each attempt crashes": (story(CRASH, "kill myself", attempts=2), [mark(Stage.BEGIN, 1.5, pid=OTHER), SECOND]),
 }
 
 
@@ -81,8 +91,10 @@ FALSE = {
     "more attempts than allowed": (
         "ran twice",
         story(RESULT, attempts=2),
-        [mark(Stage.BEGIN, 1.1, pid=1), mark(Stage.BEGIN, 1.2, pid=2), BEGIN, END],
+        [mark(Stage.BEGIN, 1.1, pid=1), mark(Stage.BEGIN, 1.2, pid=2, attempt=2), mark(Stage.BEGIN, 2.0, attempt=3), END],
     ),
+    "the same attempt twice": ("ran twice", story(RESULT, attempts=2), [mark(Stage.BEGIN, 1.1, pid=1), BEGIN, END]),
+    "attempts left": ("retries", story(CRASH, "kill myself", attempts=3), [mark(Stage.BEGIN, 1.1, pid=1), SECOND]),
     "ended twice": ("ran twice", story(RESULT), [BEGIN, END, mark(Stage.END, 4.0)]),
     "a result of what never ran": ("result", story(RESULT), []),
     "somebody else's result": ("result", story(Outcome(value=(2, PID, 0))), [BEGIN, END]),
