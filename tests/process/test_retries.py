@@ -153,7 +153,37 @@ def test_shutdown_that_cancels_lets_the_attempt_be_the_last(gate: Gate, marks: M
         gate.wait_inside()
         ex.shutdown(wait=False, cancel_futures=True)
         gate.open_for_all()
-    assert type(future.exception()) is WorkerCrashedError
+    error = future.exception()  # whether the crash or the shutdown is heard of first
+    assert type(error) is WorkerCrashedError
+    assert (future.attempt, future.pid) == (1, error.pid)
+    assert marks.words() == ["1"]
+    assert ex.statistics().crashed == 1
+
+
+@pytest.mark.parametrize("how", ["shutdown", "cancel", "kill"])
+def test_an_end_between_two_attempts(how: str, gate: Gate, marks: Marks) -> None:
+    # 1. the first attempt is inside; 2. a more urgent call is submitted; 3. the attempt fails: now it waits behind that call.
+    with ForkPoolExecutor(1) as ex:
+        view = ex.options(retries=9, retry_on=tasks.Flaky)
+        future = view.submit(tasks.fail_until, 9, marks, tasks.enter_then, gate, tasks.raise_new, tasks.Flaky, "refused")
+        gate.wait_inside()
+        ex.options(priority=1).submit(tasks.enter, gate)
+        gate.release()
+        gate.wait_inside()
+        assert (future.attempt, future.running(), future.pid, future.done()) == (2, False, None, False)
+        if how == "shutdown":
+            ex.shutdown(wait=False, cancel_futures=True)
+        else:
+            assert getattr(future, how)()
+            assert future.cancelled()
+        gate.open_for_all()
+    if how == "shutdown":
+        error = future.exception()
+        assert type(error) is tasks.Flaky
+        assert error.__notes__ == ["attempt 1 of 10: this error", "it is not tried again: the pool was told to stop"]
+        assert future.attempt == 1
+    counts = ex.statistics()
+    assert (counts.done, counts.failed, counts.cancelled) == ((1, 1, 0) if how == "shutdown" else (1, 0, 1))
     assert marks.words() == ["1"]
 
 

@@ -80,7 +80,7 @@ class RepeatableTask(Task):
 
     attempt: int = 1  # type: ignore[misc]  # what one of them has, not all
     failures: list[str] = field(default_factory=list)  # a line for each attempt that failed before
-    last_failure: Any = None  # the error of the last one of them, not unpickled
+    last_failure: Any = None  # how the last one of them ended; the host's
     has_run: bool = False  # whether the function may have been entered in one of them
 
 

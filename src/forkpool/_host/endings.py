@@ -19,7 +19,7 @@ from ..future import EncodedAnswer, ForkFuture, Run
 from .answers import decode_exception, decode_value
 from .callbacks import CallbackRunner
 from .oom import OomWatch
-from .retries import may_have_run, never_again, note, text_of, with_notes
+from .retries import Failure, may_have_run, never_again, note, text_of, with_notes
 from .tally import OF_VERDICT, Outcome, Tally
 from .verdicts import CrashFacts, headline, result_error, task_error
 from .worker_link import WorkerLink
@@ -30,6 +30,10 @@ _DECODERS: dict[int, tuple[Callable[[Any], Any], bool]] = {
     Kind.RESULT_ERROR: (result_error, True),
 }
 ANSWER_KINDS = frozenset(_DECODERS)
+_WHY_NO_MORE = {
+    Verdict.CANCELLED: "it is not tried again: the pool was told to stop",
+    Verdict.POOL_BROKEN: "it is not tried again: the pool is broken",
+}
 _PATIENCE_S = 0.001  # arbitrary: far longer than a thread needs that was interrupted with the condition held
 
 
@@ -65,14 +69,16 @@ class Endings:
         assert verdict is not None
         if verdict is Verdict.POOL_BROKEN and not future._try_start():
             verdict = Verdict.CANCELLED  # its user was quicker, and the pool broke before his word was heard
+        if task.attempt > 1 and verdict in _WHY_NO_MORE and future._try_start():
+            self._last_failure(task, _WHY_NO_MORE[verdict])
+            return
         self._count(future, OF_VERDICT[verdict])
         if link is not None:
             future._run = _ended(link.find_run(task.seq))
         if verdict is Verdict.CANCELLED or verdict is Verdict.KILLED:
             self.cancelled(future)
         elif verdict is Verdict.POOL_BROKEN:
-            ended = never_again(task, "it is not tried again: the pool is broken")
-            self._finish(future, encoded=ended or EncodedAnswer(b"", lambda _: self._why_broken(), True))
+            self.error(future, lambda _: self._why_broken(), None)
         else:
             assert worker is not None
             assert link is not None
@@ -80,15 +86,26 @@ class Endings:
             self._tally.busy[worker.slot] += facts.seconds
             self.error(future, with_notes(task, task_error), facts)
 
+    def _last_failure(self, task: Task, why: str) -> None:
+        """It waited to be tried again, and is not: then it ends as its last attempt did, for it has run."""
+        failure, future = never_again(task, why), task.future
+        self._count(future, failure.outcome)
+        future._run, future._attempt = failure.run, future._attempt - 1
+        self._finish(future, encoded=failure.ended)
+
     def answered_in_vain(self, task: Task, kind: int, payload: bytes | bytearray, run: Run | None) -> None:
         """This answer is not the last one: another attempt follows."""
-        note(task, text_of(kind, payload, run), EncodedAnswer(payload, *_DECODERS[kind]), "yes")
+        ended = EncodedAnswer(payload, *_DECODERS[kind])
+        note(task, text_of(kind, payload, run), Failure(ended, Outcome.FAILED, run), "yes")
 
     def lost_in_vain(self, task: Task, worker: Worker, link: WorkerLink) -> None:
         """The worker, now dead, did not answer, and another attempt follows."""
-        facts = self._facts(task, worker, link, worker.doom or Verdict.CRASHED)
+        verdict = worker.doom or Verdict.CRASHED
+        facts = self._facts(task, worker, link, verdict)
         self._tally.busy[worker.slot] += facts.seconds
-        note(task, headline(facts), EncodedAnswer(b"", lambda _: task_error(facts), True), facts.may_have_run)
+        ended = EncodedAnswer(b"", lambda _: task_error(facts), True)
+        failure = Failure(ended, OF_VERDICT[verdict], _ended(link.find_run(task.seq)))
+        note(task, headline(facts), failure, facts.may_have_run)
 
     def error(self, future: ForkFuture[Any], make: Callable[[Any], BaseException], argument: Any) -> None:
         """End it with the error that `make(argument)` builds, when somebody asks for it."""

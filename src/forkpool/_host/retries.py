@@ -11,12 +11,13 @@ import contextlib
 import pickle
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._core.repeating import RESULT_UNPICKLABLE
 from .._core.states import RepeatableTask, Task
 from .._core.wire import Kind
 from ..future import EncodedAnswer, Run
+from .tally import Outcome
 
 _LINE = 300  # characters that a note quotes of an error
 
@@ -54,11 +55,19 @@ def may_have_run(task: Task, this_time: str) -> str:
     return "maybe" if this_time == "no" and isinstance(task, RepeatableTask) and task.has_run else this_time
 
 
-def note(task: Task, text: str, ended: EncodedAnswer | None, ran: str) -> None:
+class Failure(NamedTuple):
+    """How an attempt ended that was not to be the last one."""
+
+    ended: EncodedAnswer
+    outcome: Outcome
+    run: Run | None
+
+
+def note(task: Task, text: str, failure: Failure | None, ran: str) -> None:
     """An attempt has failed, and another one follows."""
     assert isinstance(task, RepeatableTask)
     task.failures.append(f"attempt {task.attempt} of {1 + task.options.retries}: {text}")
-    task.last_failure = ended
+    task.last_failure = failure
     if ran != "no":
         task.has_run = True
 
@@ -71,13 +80,13 @@ def with_notes(task: Task, decode: Callable[[Any], Any]) -> Callable[[Any], Any]
     return partial(_decode_noted, decode, (*task.failures, last))
 
 
-def never_again(task: Task, why: str) -> EncodedAnswer | None:
-    """The error of a task that waited for a further attempt, and does not get it: that of its last one. None: it had none."""
-    if not isinstance(task, RepeatableTask) or task.last_failure is None:
-        return None
-    ended = task.last_failure
+def never_again(task: Task, why: str) -> Failure:
+    """How a task ends that waited for a further attempt, and does not get it: as its last one did."""
+    assert isinstance(task, RepeatableTask)
+    failure: Failure = task.last_failure
     notes = (*task.failures[:-1], f"attempt {len(task.failures)} of {1 + task.options.retries}: this error", why)
-    return EncodedAnswer(ended.data, partial(_decode_noted, ended.decode, notes), True)
+    ended = failure.ended
+    return failure._replace(ended=EncodedAnswer(ended.data, partial(_decode_noted, ended.decode, notes), True))
 
 
 def _decode_noted(decode: Callable[[Any], Any], notes: tuple[str, ...], data: Any) -> Any:
