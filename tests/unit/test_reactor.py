@@ -49,6 +49,26 @@ def test_a_handler_that_is_gone_meanwhile_is_not_called(reactor: Reactor, pipe: 
     reactor.handle(ready)
 
 
+def test_who_got_the_number_of_one_that_was_ready_is_not_called(reactor: Reactor, pipe: tuple[int, int]) -> None:
+    # 1. a fork server and another are ready; 2. the handler of the first closes the other, and a new worker's pidfd
+    # gets its number; 3. that worker lives, and was taken for dead.
+    first, other = os.pipe(), os.pipe()
+
+    def replace_first() -> None:
+        reactor.unwatch(first[0])
+        os.dup2(other[0], first[0])
+        reactor.watch(first[0], lambda: pytest.fail("called"))
+
+    reactor.watch(pipe[0], replace_first)
+    reactor.watch(first[0], lambda: pytest.fail("it comes behind the other"))
+    for end in (pipe[1], first[1]):
+        os.write(end, b".")
+    reactor.handle(sorted(reactor.wait(None), key=lambda fd: fd == first[0]))
+    assert reactor.wait(0) == [pipe[0]]
+    for end in (*first, *other):
+        os.close(end)
+
+
 def test_a_reserved_one_is_silent_until_it_is_watched(reactor: Reactor, pipe: tuple[int, int]) -> None:
     reactor.reserve(pipe[1])
     for _ in range(2):

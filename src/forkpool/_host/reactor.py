@@ -74,9 +74,9 @@ class Reactor:
     def handle(self, ready: list[int]) -> None:
         """Call the handlers of what is ready and, after those before it, still watched."""
         handlers = self._handlers
-        for fd in ready:
-            handler = handlers.get(fd)
-            if handler is not None:
+        for fd, handler in [(fd, handlers.get(fd)) for fd in ready]:
+            # One before it may have closed this descriptor, and opened another that got its number: that one is not ready.
+            if handler is not None and handlers.get(fd) is handler:
                 handler()
 
     def close(self) -> None:
