@@ -34,6 +34,7 @@ from .._core.control import HAS_INITIALIZER, Ask, Report, Request, Tell, pack_re
 from .._shared.descriptors import close_all, move_high, recv_packet, send_packet
 
 _REQUEST_FDS = 3
+_WITH_LIFELINE = 4  # where there is no /proc, the host brings one for each worker
 RunWorker = Callable[[int, list[int], bool], int]  # slot, descriptors, is an initializer coming? -> exit status
 
 
@@ -169,7 +170,7 @@ class ForkServer:
 
     def _obey(self) -> bool:
         try:
-            data, fds, lost = recv_packet(self._control, 64, _REQUEST_FDS)
+            data, fds, lost = recv_packet(self._control, 64, _WITH_LIFELINE)
         except ConnectionError:
             return False
         if not data:
@@ -178,7 +179,7 @@ class ForkServer:
         try:
             if request.ask is Ask.KILL:
                 self._kill(request.generation)
-            elif lost or len(fds) != _REQUEST_FDS:
+            elif lost or len(fds) not in (_REQUEST_FDS, _WITH_LIFELINE):
                 self._refuse(request, "the fork server has no file descriptors left")
             else:
                 self._spawn(request, fds)
@@ -189,7 +190,7 @@ class ForkServer:
     def _spawn(self, request: Request, fds: list[int]) -> None:
         lifeline = -1
         try:
-            lifeline = move_high(os.open(f"/proc/self/fd/{self._lifeline_fd}", os.O_RDONLY | os.O_NONBLOCK))
+            lifeline = move_high(self._open_lifeline(fds))
             _flush()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of other threads, after the fact
@@ -201,6 +202,11 @@ class ForkServer:
         if pid == 0:
             self._become_worker(request, fds, lifeline)
         self._register(request, pid, lifeline)
+
+    def _open_lifeline(self, fds: list[int]) -> int:
+        if len(fds) == _WITH_LIFELINE:
+            return fds.pop()
+        return os.open(f"/proc/self/fd/{self._lifeline_fd}", os.O_RDONLY | os.O_NONBLOCK)
 
     def _register(self, request: Request, pid: int, lifeline: int) -> None:
         pidfd = -1

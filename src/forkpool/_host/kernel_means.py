@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+_WITHOUT_PROC = "limits of control groups, hints at the OOM killer, tracking of shared memory that tasks make"
 _PACKETS = (b"one", b"two")
 
 
@@ -42,7 +43,7 @@ def _trials(root: str) -> Iterator[tuple[str, bool, str, Callable[[contextlib.Ex
     yield "packet pipes", True, "tasks that are taken whole or not at all", _packet_pipe
     yield "eventfd", True, "to wake the supervisor thread", _eventfd
     yield "F_SETSIG lifeline", True, "nobody outlives a host that was killed", _lifeline
-    yield "/proc", True, "a read end of a task pipe that is the host's own", lambda stack: _proc(root)
+    yield "/proc", False, _WITHOUT_PROC, lambda stack: _proc(root)
     yield "PIDFD_GET_INFO", False, "the exit status of a worker whose fork server was killed (Linux 6.15)", _pidfd_info
     yield "pidfd group signal", False, "to kill the process group of a worker that is gone (Linux 6.9)", _group_signal
     yield "OFD locks", False, "claims on CPUs: without them pin=True is an error, and pin='auto' binds nothing", _ofd_locks

@@ -10,6 +10,7 @@ Tests: tests/process/test_lifeline.py, tests/process/test_fork_server.py, tests/
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import signal
@@ -33,6 +34,11 @@ _BOOT = (
 
 
 NONSENSE = "the fork server sent a malformed message (a preloaded module wrote to forkpool's file descriptors)"
+_NO_PIDFD = (
+    "the system call pidfd_open (Linux 5.3) is missing, or a seccomp filter forbids it. forkpool needs it to know that a "
+    "process has ended, and to kill that one and no other; `python -m forkpool doctor` tells what else there is. "
+    "FORKPOOL_INLINE=1 runs calls without worker processes"
+)
 _WITH_DESCRIPTOR = (Tell.SPAWNED, Tell.PRELOAD_FAILED)
 
 
@@ -98,7 +104,7 @@ class ServerLink:
             end.setblocking(True)  # whatever the program told socket.setdefaulttimeout()
         for_server = [their_socket.detach()]  # the server's; closed here
         try:
-            for_server.append(os.pidfd_open(os.getpid()))
+            for_server.append(_pidfd_open(os.getpid()))
             for_server.append(_memory_file(pickle.dumps(snapshot)))
             theirs, host_fd, config_fd = for_server
             self._process = _start(command, snapshot, (theirs, lines.lifeline_read, host_fd, config_fd, lines.relay.child_fd))
@@ -162,8 +168,13 @@ class ServerLink:
 
     def kill(self) -> None:
         """SIGKILL the server. Its workers live on; their lifelines still hang on the host."""
-        with contextlib.suppress(ProcessLookupError):
+        try:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except OSError:  # a seccomp filter; the number is its own as long as nobody has reaped it
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def kill_if_stopped(self) -> bool:
         """Kill a server that was stopped by a signal (not one that a debugger holds); whether it was."""
@@ -200,6 +211,15 @@ def _start(command: list[str], snapshot: dict[str, Any], fds: tuple[int, ...]) -
         fds=", ".join(map(str, fds)),
     )
     return SpawnedProcess([*command, "-c", boot], snapshot["environ"], fds)
+
+
+def _pidfd_open(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        raise OSError(error.errno, f"{error.strerror}: {_NO_PIDFD}") from error
 
 
 def _pidfd_of(process: SpawnedProcess) -> int:

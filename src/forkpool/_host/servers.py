@@ -39,6 +39,10 @@ _THREADS = (
     "them holds at that moment stays locked in the worker. Start threads in the initializer instead, or preload another "
     "module. The pool goes on."
 )
+_NO_PROC = (
+    "/proc is not mounted, or cannot be read. The pool works; what is missing: limits of control groups, hints at the "
+    "out-of-memory killer, warnings of threads that preloading leaves, and the tracking of shared memory that tasks make."
+)
 MakeError = Callable[[], BaseException]
 
 
@@ -89,6 +93,7 @@ class Servers:
         self._restarts: deque[Restart] = deque()  # wishes that wait for the successor that is starting
         self._wanted: deque[Worker] = deque()  # to be forked; they wait for HELLO, or for room
         self._warned_of_threads = False
+        self._warned_of_proc = False
 
     def open(self) -> None:
         """Look at the host. While the first submit waits, so that what its thread does next does not show.
@@ -264,6 +269,9 @@ class Servers:
         except OSError as error:
             self._crew.on_not_started(worker, f"no descriptors or memory for another worker: {error}")
             return
+        if link.without_proc and not self._warned_of_proc:
+            self._warned_of_proc = True
+            _LOGGER.warning("%s", _NO_PROC)
         link.server = server
         self._crew.links[worker.generation] = link
         flags = HAS_INITIALIZER if self._config.initializer is not None else 0

@@ -5,7 +5,8 @@ Runs in: host, supervisor thread. Owns two descriptors: the pipe's write end, an
 Hard part: a task that was written but never taken must be told from one that was taken. The pipe is a packet pipe (`O_DIRECT`,
 pipe(2)): a frame is read whole or not at all, and the host can read it too. What the host still finds in the pipe of a dead
 worker never began. The second read end is opened through /proc without O_DIRECT (with it: EINVAL), so that its
-non-blocking flag is its own. For a streamed frame the count of unread bytes tells (FIONREAD): all of them, or it was taken.
+non-blocking flag is its own. Without /proc it is a copy of the worker's end, and each read asks not to wait (RWF_NOWAIT).
+For a streamed frame the count of unread bytes tells (FIONREAD): all of them, or it was taken.
 
 Each system call lets another thread take the interpreter, which may keep it for milliseconds. So several frames are written in
 one: the kernel cuts a long write into packets of a page (`pipe_write` in its fs/pipe.c), and each frame but the last is padded
@@ -34,11 +35,16 @@ _BATCH = 16  # frames in one write; a usual pipe holds as many pages
 class TaskSender:
     """Writes frames to one worker, as many at once as there are, and takes back what it has not taken."""
 
-    __slots__ = ("_frame_bytes", "_frame_seq", "_frames", "_grown", "_stream", "task_fd", "untaken_fd")
+    __slots__ = ("_frame_bytes", "_frame_seq", "_frames", "_grown", "_is_copy", "_stream", "task_fd", "untaken_fd")
 
-    def __init__(self, task_fd: int, untaken_fd: int) -> None:
+    def __init__(self, task_fd: int, untaken_fd: int, is_copy: bool = False) -> None:
+        """
+        Args:
+            is_copy: `untaken_fd` shares its description with the worker's end, and blocks.
+        """
         self.task_fd = task_fd
         self.untaken_fd = untaken_fd
+        self._is_copy = is_copy
         self._frames: deque[tuple[int, bytes]] = deque()  # seq and packet of what is still to be written
         self._stream: memoryview | None = None  # what is still to be written of a streamed frame, before those
         self._frame_bytes = 0  # written of the last streamed frame, header included; 0 after a packet
@@ -81,9 +87,15 @@ class TaskSender:
         self._frames.clear()
         seqs = []
         with contextlib.suppress(BlockingIOError):
-            while packet := os.read(self.untaken_fd, PACKET_BYTES):
+            while packet := self._read_untaken():
                 seqs.append(unpack_header(packet)[2])
         return seqs + unwritten
+
+    def _read_untaken(self) -> bytes:
+        if not self._is_copy:
+            return os.read(self.untaken_fd, PACKET_BYTES)
+        packet = bytearray(PACKET_BYTES)
+        return bytes(packet[: os.preadv(self.untaken_fd, [packet], -1, os.RWF_NOWAIT)])
 
     def _recall_streamed(self) -> list[int]:
         """Nothing lies behind a streamed frame; ask only when the worker is dead, or it may be reading it."""

@@ -44,8 +44,8 @@ class WorkerLink:
     """Channel, status page and pidfd of one worker."""
 
     __slots__ = (
-        "_answer_fd", "_page", "_reader", "_sender", "answered", "child_fds", "death", "is_full", "note",
-        "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void",
+        "_answer_fd", "_lifeline", "_page", "_reader", "_sender", "answered", "child_fds", "death", "is_full", "note",
+        "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void", "without_proc",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -65,26 +65,34 @@ class WorkerLink:
         self.orphan = False  # the fork server that forked it is gone: nobody reaps it and tells
         stamp = int.from_bytes(os.urandom(7), "little")  # there is room for all answers behind it
         self._reader = AnswerReader(stamp)
+        self._lifeline = -1  # only without /proc: a server cannot make descriptions of the pool's one then
         opened: list[int] = []
         try:
             task_read, task_write = _opened(opened, os.pipe2(os.O_CLOEXEC | os.O_DIRECT))
             self._answer_fd, answer_write = _opened(opened, os.pipe2(os.O_CLOEXEC))
-            untaken = os.open(f"/proc/self/fd/{task_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            untaken = _own_end(task_read)
+            self.without_proc = untaken < 0
+            if self.without_proc:
+                untaken = os.dup(task_read)
             opened.append(untaken)
+            if self.without_proc:
+                lifeline, self._lifeline = _opened(opened, os.pipe2(os.O_CLOEXEC))
             page_fd = StatusPage.create(stamp)
             opened.append(page_fd)
             self._page = StatusPage(page_fd)
         except BaseException:
             close_all(opened)
             raise
-        self._sender = TaskSender(task_write, untaken)
+        self._sender = TaskSender(task_write, untaken, self.without_proc)
         os.set_blocking(self._answer_fd, False)
         self.child_fds: tuple[int, ...] = (task_read, answer_write, page_fd)  # the worker's; closed here once they were sent
+        if self.without_proc:
+            self.child_fds += (lifeline,)
 
     @property
     def fds(self) -> list[int]:
         """What a fork of the host must not keep open."""
-        fds = (*self.child_fds, *self._sender.fds, self._answer_fd, self.pidfd)
+        fds = (*self.child_fds, *self._sender.fds, self._answer_fd, self.pidfd, self._lifeline)
         return [fd for fd in fds if fd >= 0]
 
     @property
@@ -207,8 +215,7 @@ class WorkerLink:
         """SIGKILL, through the pidfd: never a process that got the number later. The fork server kills the group."""
         if self.pidfd < 0:
             return
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
 
     def kill_group(self) -> None:
         """The worker's whole group, when no fork server is there to do it."""
@@ -226,8 +233,25 @@ class WorkerLink:
     def terminate(self) -> None:
         """SIGTERM that is meant for this worker: its default action, or the task's own handler."""
         self._page.ask_terminate()
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass
+        except OSError:  # a seccomp filter: only while the process is known to be there
+            if not self.ended():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, number)
+
+
+def _own_end(fd: int) -> int:
+    """A description of our own, which does not block, of the pipe that may be read here; -1: there is no /proc."""
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return -1
 
 
 def _opened(record: list[int], pair: tuple[int, int]) -> tuple[int, int]:
