@@ -23,7 +23,7 @@ _STOPS_ALL = {Harm.TERMINATE, Harm.KILL_ALL, Harm.ABORT}
 _CANCELS_QUEUED = _STOPS_ALL | {Harm.CLOSE_CANCELLING}
 _CLOSES = _CANCELS_QUEUED | {Harm.CLOSE}
 _ENDS_WITHOUT_BEGIN = {End.LOAD_RAISES, End.LOAD_CRASHES, End.REFUSED}
-_RAISES = {End.RAISES, End.LOAD_RAISES, End.RESULT_RAISES, End.RESULT_REFUSED}
+_RAISES = {End.REFUSED, End.RAISES, End.LOAD_RAISES, End.RESULT_RAISES, End.RESULT_REFUSED}
 
 
 class Case:
@@ -118,7 +118,6 @@ def _not_accepted(case: Case) -> Iterator[Violation]:
     if case.begins:
         yield case.wrong("ran", f"submit raised {error}, and it began")
     allowed = {
-        "SerializationError": case.deed.end is End.REFUSED,
         "RuntimeError": case.happened(*_CLOSES),
         "OSError": case.happened(Harm.SHORTAGE),
         "PoolBrokenError": case.may_break,
@@ -131,8 +130,6 @@ def _not_accepted(case: Case) -> Iterator[Violation]:
 def _ends_once(case: Case) -> Iterator[Violation]:
     if case.story.own_future and len(case.story.done) != 1:
         yield case.wrong("callbacks", f"its done-callback was called {len(case.story.done)} times")
-    if case.deed.end is End.REFUSED:
-        yield case.wrong("submit", "a call that cannot be pickled was accepted")
 
 
 def _promises_kept(case: Case) -> Iterator[Violation]:
@@ -159,14 +156,14 @@ def _judge_own_error(case: Case) -> Iterator[Violation]:
     assert case.outcome is not None
     if case.deed.end not in _RAISES or case.deed.detail != case.outcome.error:
         yield case.wrong("exception", f"{case.outcome} is not how it may end: {case.deed.end.value}")
-    elif case.deed.end is not End.LOAD_RAISES and not (case.begins and case.ends):
+    elif case.deed.end not in _ENDS_WITHOUT_BEGIN and not (case.begins and case.ends):
         yield case.wrong("exception", "it raised, and there are no marks of a begin and an end")
 
 
 def _judge_cancelled(case: Case) -> Iterator[Violation]:
     if not (case.story.cancelled or case.story.killed or case.happened(*_CANCELS_QUEUED)):
         yield case.wrong("cancelled", "nobody cancelled it, killed it or stopped the pool")
-    elif case.begins and not (case.story.killed or case.story.cancelled or case.was_retried or case.happened(Harm.ABORT)):
+    elif case.begins and not (case.story.killed or case.story.cancelled or case.happened(Harm.ABORT)):
         yield case.wrong("cancelled", "it began, and only what had not begun was cancelled")
 
 

@@ -27,7 +27,7 @@ class End(Enum):
     CRASHES = "its worker dies of it, between the two marks"
     STUCK = "never: a timeout, a kill or the pool's end stops it"
     HOSTILE = "its result, or its worker dies: it harmed its worker"
-    REFUSED = "submit raises: an argument cannot be pickled"
+    REFUSED = "SerializationError: an argument cannot be pickled; it never begins"
     LOAD_RAISES = "what unpickling its argument raised; it never begins"
     LOAD_CRASHES = "its worker dies while it unpickles the argument; it never begins"
     RESULT_REFUSED = "SerializationError: its result cannot be pickled"
@@ -192,6 +192,19 @@ def leave_a_thread() -> None:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
+def nest() -> None:
+    """A pool in the task. If the task is killed, so is that pool: by the end of its host, no group reaches it."""
+    from concurrent.futures import BrokenExecutor
+
+    from forkpool import ForkPoolExecutor
+
+    try:
+        with ForkPoolExecutor(1) as ex:
+            assert ex.submit(len, "abc").result() == 3
+    except (OSError, BrokenExecutor):  # no descriptors, or no forks
+        pass
+
+
 def change_much() -> None:
     """What the next task must not notice, or may as with the standard library."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -298,6 +311,7 @@ DEEDS = {
     "fork, both return": Deed(fork_and_both_return, End.RESULT, weight=2),
     "leave a child": Deed(fork_and_leave_a_child, End.RESULT, weight=2),
     "leave a thread": Deed(leave_a_thread, End.RESULT, weight=2),
+    "nest": Deed(nest, End.RESULT, weight=1),
     "change much": Deed(change_much, End.RESULT, weight=2),
     "raise": Deed(nothing, End.RAISES, "ValueError", 4, raise_value_error),
     "raise SystemExit": Deed(nothing, End.RAISES, "SystemExit", 1, raise_exit),
@@ -315,7 +329,7 @@ DEEDS = {
     "stop myself": Deed(stop_myself, End.STUCK, weight=1),
     "close all": Deed(close_all, End.HOSTILE, weight=1),
     "write garbage": Deed(write_garbage, End.HOSTILE, weight=1),
-    "a lock as argument": Deed(nothing, End.REFUSED, weight=1, filler=a_lock),
+    "a lock as argument": Deed(nothing, End.REFUSED, "SerializationError", 1, filler=a_lock),
     "argument raises": Deed(nothing, End.LOAD_RAISES, "LookupError", 1, filler=lambda: Calls(fail_to_load)),
     "argument crashes": Deed(nothing, End.LOAD_CRASHES, "exit 3", 1, filler=lambda: Calls(leave_with_3)),
     "a lock as result": Deed(nothing, End.RESULT_REFUSED, "SerializationError", 1, return_a_lock),

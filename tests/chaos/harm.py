@@ -103,7 +103,7 @@ class Villain:
             elif choice < 0.50:
                 self._stop_one()
             elif choice < 0.60:
-                self._kill_server(ex)
+                (self._kill_server if self._dice.random() < 0.7 else self._stop_server)(ex)
             elif choice < 0.65:
                 for pid in list(ex._processes):
                     self._send(signal.SIGKILL, pid, Harm.KILL)
@@ -141,6 +141,11 @@ class Villain:
     def _kill_server(self, ex: ForkPoolExecutor) -> None:
         for pid in _servers(ex):
             self._send(signal.SIGKILL, pid, Harm.KILL_SERVER)
+
+    def _stop_server(self, ex: ForkPoolExecutor) -> None:
+        for pid in _servers(ex):
+            if self._send(signal.SIGSTOP, pid, Harm.STOP_SERVER):
+                self._stopped.add(pid)
 
     # --- what it needs
 

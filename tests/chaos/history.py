@@ -20,6 +20,7 @@ class Harm(Enum):
     CONTINUE = "SIGCONT to a worker"
     ASK_TO_END = "SIGTERM to a worker"
     KILL_SERVER = "SIGKILL to the fork server"
+    STOP_SERVER = "SIGSTOP to the fork server"
     SHORTAGE = "no descriptors, in the host or in the fork server"
     SHORTAGE_OVER = "descriptors again"
     FORKS_FAIL = "os.fork fails in the fork server"

@@ -135,7 +135,7 @@ class Submitter:
             future = self._view(self._ex, story).submit(self._function(), self._path, story.task, story.deed, filler)
         except Exception as error:
             story.outcome = outcome_of(error)
-            self._closed = type(error).__name__ not in ("SerializationError", "OSError")
+            self._closed = type(error).__name__ != "OSError"
             return None
         story.accepted = True
         return future

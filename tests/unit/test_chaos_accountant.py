@@ -62,7 +62,7 @@ TRUE = {
     "raised while loading": (story(Outcome("LookupError"), "argument raises"), []),
     "a crash while loading": (story(replace(CRASH, exitcode=3, may_have_run="no"), "argument crashes"), []),
     "a crash while pickling": (story(replace(CRASH, exitcode=3, may_have_run="yes"), "result crashes"), [BEGIN, END]),
-    "refused": (story(Outcome("SerializationError"), "a lock as argument", accepted=False, done=[]), []),
+    "refused": (story(Outcome("SerializationError"), "a lock as argument"), []),
     "after shutdown": (story(Outcome("RuntimeError"), accepted=False), [], Act(0.5, Harm.CLOSE)),
     "a stray child": (story(RESULT), [BEGIN, mark(Stage.STRAY, 2.5, pid=OTHER), END]),
     "an item nobody saw": (story(None, watched=False, own_future=False, done=[]), []),
@@ -123,7 +123,8 @@ FALSE = {
     "an internal error": ("internal", story(Outcome("InternalError")), []),
     "refused for nothing": ("submit", story(Outcome("RuntimeError"), accepted=False), []),
     "refused, and it ran": ("ran", story(Outcome("RuntimeError"), accepted=False), [BEGIN], Act(0.5, Harm.CLOSE)),
-    "accepted what cannot be pickled": ("submit", story(RESULT, "a lock as argument"), []),
+    "ran with what cannot be pickled": ("result", story(RESULT, "a lock as argument"), [BEGIN, END]),
+    "refused, and it began": ("ran", story(Outcome("SerializationError"), "a lock as argument"), [BEGIN]),
     "began with an argument that cannot be loaded": ("ran", story(Outcome("LookupError"), "argument raises"), [BEGIN]),
     "a worker did not end it, and it has a result": ("lost", story(RESULT), [BEGIN, mark(Stage.END, 3.0, pid=OTHER)]),
 }
