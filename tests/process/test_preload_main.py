@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.script import PRELUDE, Script, _environment
+from tests.support.script import PRELUDE, Script, environment
 
 Start = Callable[..., Script]
 
@@ -334,6 +334,6 @@ def test_every_way_to_start_a_program(how: str, tmp_path: Path) -> None:
         "zip": ["program.zip"],
         "relative file": ["package/program.py"],
     }[how]
-    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=_environment({}), capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment({}), capture_output=True, text=True)
     assert done.stdout.split() == ["MARK", "read", "__mp_main__"], done.stderr
     assert not list(tmp_path.glob("package/__pycache__/program*")) or how == "module"
