@@ -9,6 +9,7 @@ import pytest
 
 import forkpool
 from forkpool.errors import TaskError
+from tests.support import failure_table
 
 from .markdown import PAGES, ROOT, name_of, prose_of
 
@@ -90,6 +91,18 @@ CONTRACT_LINK = re.compile(r"\[([^\]]+)\]\(\.\./reference/([\w-]+\.md)(#[\w-]+)?
 @cache
 def contract_lines(page: str) -> list[str]:
     return [line for _, line in prose_of(REFERENCE / page)]
+
+
+def test_rows_are_tested_with_real_processes() -> None:
+    """No unit test of a part stands for a promise of the whole."""
+    named = [name for one in failure_table.rows() for name in TEST_NAME.findall(one.tests)]
+    assert not [name for name in named if not name[0].startswith(("process/", "contract/")) or not name[1].startswith("test_")]
+
+
+def test_rows_are_whole_and_each_is_there_once() -> None:
+    found = failure_table.rows()
+    assert not [one for one in found if not all(vars(one).values())]
+    assert len({one.what for one in found}) == len(found)
 
 
 def test_every_public_name_is_documented() -> None:

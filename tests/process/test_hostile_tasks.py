@@ -341,7 +341,9 @@ def print_much(count: int) -> int:
 
 def test_task_prints_megabytes(capfd: pytest.CaptureFixture[str]) -> None:
     with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(tasks.pid).result()
         assert ex.submit(print_much, 2000).result() == 2000
+        assert ex.submit(tasks.pid).result() == pid
     out, err = capfd.readouterr()
     assert (len(out), len(err)) == (2_000_000, 2_000_000)
 

@@ -263,6 +263,33 @@ mark("queue", [queue.get(), queue.get()])
     assert program.errors == ""
 
 
+def test_connections_as_arguments(start: Start) -> None:
+    """Both ends cross, in arguments and in a closure; the host's own stay open."""
+    program = start(
+        """
+import multiprocessing
+from forkpool import ForkPoolExecutor
+
+ours, theirs = multiprocessing.Pipe()
+
+def answer(connection):
+    connection.send(connection.recv() + 1)
+
+with ForkPoolExecutor(2) as ex:
+    for number in range(3):
+        future = ex.submit(answer, theirs)
+        ours.send(number)
+        future.result()
+        mark("got", ours.recv())
+    future = ex.submit(lambda: theirs.send("closure"))
+    mark("got", ours.recv())
+    future.result()
+"""
+    ).finish()
+    assert program.all("got") == ["1", "2", "3", "closure"]
+    assert program.errors == ""
+
+
 @pytest.mark.parametrize("name", ["Lock", "Event", "Queue", "Semaphore"])
 def test_primitives_of_a_fork_context_get_an_error_with_the_remedy(start: Start, name: str) -> None:
     program = start(

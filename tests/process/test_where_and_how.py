@@ -4,6 +4,8 @@
 docs/reference/failure-semantics.md is about it; what this row promises is checked, cell by cell.
 """
 
+from __future__ import annotations
+
 import os
 import pickle
 import re
@@ -16,7 +18,15 @@ from typing import Any
 import pytest
 
 import forkpool
-from forkpool import ForkFuture, ForkPoolExecutor, InitializerError, PoolBrokenError, SerializationError, WorkerCrashedError
+from forkpool import (
+    ForkFuture,
+    ForkPoolExecutor,
+    InitializerError,
+    PoolBrokenError,
+    RemoteError,
+    SerializationError,
+    WorkerCrashedError,
+)
 from tests.support import processes, tasks
 from tests.support.failure_table import Row, row
 from tests.support.gate import Gate
@@ -109,23 +119,34 @@ def check_stopped(future: ForkFuture[Any], pid: int, where: str) -> None:
 
 @pytest.mark.parametrize("where", SUBMITS)
 @pytest.mark.parametrize("how", HOWS)
-def test_in_the_worker(where: str, how: str) -> None:
+def test_in_the_worker(where: str, how: str, gate: Gate) -> None:
+    """Beside a call that runs on the other worker, and before others that wait: those are untouched in every row."""
     do, args = HOWS[how]
-    with ForkPoolExecutor(1) as ex:
-        pid = ex.submit(tasks.pid).result()
-        future = SUBMITS[where](ex, do, args)
-        if how == "SIGSTOP":
-            check_stopped(future, pid, where)
-        else:
-            error = future.exception()
-            check_error(error, where, how)
-            check_facts(error, pid, how)
-        check_pool(ex, pid, where, how)
+    with ForkPoolExecutor(2) as ex:
+        try:
+            beside = ex.submit(tasks.enter, gate, "untouched")
+            gate.wait_inside()
+            pid = ex.submit(tasks.pid).result()
+            future = SUBMITS[where](ex, do, args)
+            behind = [ex.submit(tasks.add, number, number) for number in range(3)]
+            if how == "SIGSTOP":
+                check_stopped(future, pid, where)
+            else:
+                error = future.exception()
+                check_error(error, where, how)
+                check_facts(error, pid, how)
+            check_pool(ex, pid, where, how)
+            assert row_of(where, how).others.startswith("untouched")
+            assert [future.result() for future in behind] == [0, 2, 4]
+            assert not beside.done()
+        finally:
+            gate.open_for_all()
+        assert beside.result() == "untouched"
 
 
 def check_facts(error: BaseException, pid: int, how: str) -> None:
     if isinstance(error, WorkerCrashedError):
-        assert (error.pid, error.slot, error.exitcode) == (pid, 0, EXITS[how])
+        assert (error.pid, error.slot, error.exitcode) == (pid, 1, EXITS[how])
     elif not isinstance(error, SerializationError):
         assert error.args == HOWS[how][1][1:]
         assert "in raise_new" in str(error.__cause__)
@@ -275,6 +296,20 @@ def test_initializer_that_fails_in_a_later_worker(tmp_path: Any) -> None:
         assert type(error) is InitializerError, repr(error)
 
 
+class CannotBeMade(Exception):
+    """Neither unpickled nor made without `__init__`."""
+
+    def __new__(cls, *args: Any, key: int) -> CannotBeMade:
+        return super().__new__(cls, *args)
+
+    def __init__(self, *, key: int) -> None:
+        super().__init__(key)
+
+
+def raise_one_that_cannot_be_made() -> None:
+    raise CannotBeMade(key=1)
+
+
 def test_exceptions_that_do_not_pickle_well() -> None:
     with ForkPoolExecutor(1) as ex:
         pid = ex.submit(tasks.pid).result()
@@ -282,8 +317,11 @@ def test_exceptions_that_do_not_pickle_well() -> None:
         assert type(two) is tasks.TwoArguments, repr(two)
         assert (two.code, two.text, str(two)) == (7, "seven", "7: seven")
         holder = ex.submit(tasks.raise_holder).exception()
-        assert "held" in str(holder)
-        assert "HoldsALock" in repr(holder)
+        assert (type(holder), str(holder)) == (tasks.HoldsALock, "held")
+        described = ex.submit(raise_one_that_cannot_be_made).exception()
+        assert type(described) is RemoteError, repr(described)
+        assert "CannotBeMade" in str(described)
+        assert "in raise_one_that_cannot_be_made" in str(described.__cause__)
         assert ex.submit(tasks.pid).result() == pid
 
 

@@ -32,14 +32,14 @@ def decode_exception(data: Buffer, load: Callable[[Buffer], Any] = load_value) -
     exc = _loaded(answer["pickled"], load)
     if exc is None:
         exc = _rebuilt(answer["parts"], load)
-    if exc is not None:
-        exc.__cause__ = errors.RemoteTraceback(answer["traceback"])
-        return exc
-    return errors.RemoteError(
-        f"{answer['type_name']}: {answer['message']}",
-        type_name=answer["type_name"],
-        remote_traceback=answer["traceback"],
-    )
+    if exc is None:
+        exc = errors.RemoteError(
+            f"{answer['type_name']}: {answer['message']}",
+            type_name=answer["type_name"],
+            remote_traceback=answer["traceback"],
+        )
+    exc.__cause__ = errors.RemoteTraceback(answer["traceback"])
+    return exc
 
 
 def _loaded(data: bytes | None, load: Callable[[Buffer], Any]) -> BaseException | None:
