@@ -107,10 +107,9 @@ def same_worker(task, *args):
     return error
 
 
-@symptom("`SerializationError: cannot send`, raised by `submit`")
+@symptom("`SerializationError: cannot send`")
 def _():
-    yield error_of(lambda: pool.submit(invert, threading.Lock()))
-    yield "submit"
+    yield same_worker(invert, threading.Lock())
 
 
 @symptom("`SerializationError: the task is done, but its result cannot be sent back`")
