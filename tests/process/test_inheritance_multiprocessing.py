@@ -5,11 +5,12 @@ Runs in: pytest and workers. The programs look for leaks at their exit: the reso
 
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable
 
 import pytest
 
-from forkpool import ForkPoolExecutor
+from forkpool import ForkPoolExecutor, SerializationError
 from tests.support.script import Script
 
 Start = Callable[..., Script]
@@ -58,7 +59,7 @@ def test_authkey_is_the_hosts() -> None:
 
 
 MANAGER = """
-from forkpool import ForkPoolExecutor
+from forkpool import ForkPoolExecutor, SerializationError
 {early}
 def add(numbers, n):
     numbers.append(n)
@@ -90,7 +91,7 @@ def test_manager_proxies(start: Start, early: str) -> None:
 
 
 SHARED_MEMORY = """
-from forkpool import ForkPoolExecutor
+from forkpool import ForkPoolExecutor, SerializationError
 def make(text):
     from multiprocessing.shared_memory import SharedMemory
     memory = SharedMemory(create=True, size=64)
@@ -268,7 +269,7 @@ def test_connections_as_arguments(start: Start) -> None:
     program = start(
         """
 import multiprocessing
-from forkpool import ForkPoolExecutor
+from forkpool import ForkPoolExecutor, SerializationError
 
 ours, theirs = multiprocessing.Pipe()
 
@@ -288,6 +289,14 @@ with ForkPoolExecutor(2) as ex:
     ).finish()
     assert program.all("got") == ["1", "2", "3", "closure"]
     assert program.errors == ""
+
+
+def test_a_socket_as_argument_gets_an_error_with_the_remedy() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ForkPoolExecutor(1) as ex:
+        with pytest.raises(SerializationError, match=r"is a socket.* create it inside the task"):
+            ex.submit(id, theirs).result()
+        assert ex.submit(len, "abc").result() == 3
 
 
 @pytest.mark.parametrize("name", ["Lock", "Event", "Queue", "Semaphore"])
