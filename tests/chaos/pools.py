@@ -138,8 +138,7 @@ def closes(executor: list[ForkPoolExecutor], closing: Closing) -> None:
         case Closing.COLLECT:
             pool, is_there = ex._pool, weakref.ref(ex)
             del ex
-            while is_there() is not None:  # `collect` does nothing while another thread is at it
-                gc.collect()
+            _collect(is_there)
             pool.wait_closed()
             return
     ex.shutdown()
@@ -151,3 +150,12 @@ def _abort(ex: ForkPoolExecutor) -> None:
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         pass
+
+
+def _collect(is_there: weakref.ref[ForkPoolExecutor]) -> None:
+    for _ in range(1000):  # `collect` does nothing while another thread is at it
+        gc.collect()
+        if is_there() is None:
+            return
+        os.sched_yield()
+    raise AssertionError(f"the executor is held: {[str(one)[:300] for one in gc.get_referrers(is_there())]}")

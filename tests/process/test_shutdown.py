@@ -7,13 +7,14 @@ wait()", "shutdown(wait=False) ... twice, from a callback, from two threads, in 
 import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, as_completed, wait
 from typing import Any
 
 import pytest
 
-from forkpool import ForkPoolExecutor, WorkerCrashedError
+from forkpool import ForkPoolExecutor, SerializationError, WorkerCrashedError
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 from tests.support.leaks import open_fds
@@ -193,6 +194,28 @@ def test_garbage_collected_pool_finishes_its_work_and_ends(gate: Gate, marks: Ma
     gate.open_for_all()
     assert [future.result() for future in futures] == ["ran", "0", "1", "2", "3", "4"]
     processes.wait_exit(worker)
+
+
+def raise_another() -> None:
+    try:
+        raise LookupError("first")
+    except LookupError as error:
+        raise ValueError("then") from error
+
+
+def test_a_future_of_a_call_that_cannot_be_pickled_does_not_hold_the_executor() -> None:
+    # The frames of its error's traceback did: a pool whose user had dropped it never ended.
+    ex = ForkPoolExecutor(1)
+    is_there = weakref.ref(ex)
+    futures = [ex.submit(len, threading.Lock()), ex.submit(len, tasks.DoesWhilePickled(raise_another))]
+    del ex
+    gc.collect()
+    assert is_there() is None
+    error = futures[1].exception()
+    assert isinstance(error, SerializationError)
+    assert isinstance(error.__cause__, ValueError)
+    assert "in raise_another" in "".join(error.__cause__.__notes__)
+    assert isinstance(error.__cause__.__cause__, LookupError)
 
 
 def test_garbage_collected_pool_without_anybody_who_waits(gate: Gate, marks: Marks) -> None:

@@ -56,7 +56,7 @@ class AnyPool(ABC):
         future: ForkFuture[Any] = ForkFuture()
         future._pool = self
         why = _serialization_error(error)
-        why.__cause__ = error.__cause__
+        why.__cause__ = _without_frames(error.__cause__)
         future._finish(error=why)
         return future
 
@@ -141,6 +141,24 @@ def _serialization_error(error: PayloadError) -> SerializationError:
     from ..errors import SerializationError
 
     return SerializationError(str(error), part=error.part)
+
+
+def _without_frames(error: BaseException | None) -> BaseException | None:
+    """The same with its traceback as a note: its frames hold those that called them, so the executor and the call's arguments.
+
+    A future that is kept would keep them: the pool of an executor that is dropped would never end.
+    """
+    if error is not None and error.__traceback__ is not None:
+        import traceback
+
+        error.add_note("".join(traceback.format_tb(error.__traceback__)).rstrip())
+    chain = [error]
+    while chain:
+        one = chain.pop()
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            chain += one.__cause__, one.__context__
+    return error
 
 
 def keep_until_exit(pool: AnyPool) -> None:
