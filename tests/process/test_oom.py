@@ -22,6 +22,15 @@ pytestmark = pytest.mark.slow
 LIMIT_BYTES = 256 << 20
 
 
+def score_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+def test_the_kernel_chooses_workers_before_the_host() -> None:
+    with ForkPoolExecutor(1) as ex:
+        assert score_of(ex.submit(os.getpid).result()) == min(score_of(os.getpid()) + 100, 1000)
+
+
 def be_killed(counter: str) -> None:
     """As the kernel does it: first count, then kill."""
     Path(counter).write_text("oom_kill 8\n")
@@ -76,7 +85,6 @@ def test_a_real_kill(start: Start, memory_cgroup: Path) -> None:
         from forkpool import ForkPoolExecutor, WorkerCrashedError
 
         def fill():
-            Path("/proc/self/oom_score_adj").write_text("1000")  # rather me than the host
             hoard = []
             while True:
                 hoard.append(b"x" * (4 << 20))

@@ -34,6 +34,7 @@ from .._core.control import HAS_INITIALIZER, Ask, Report, Request, Tell, pack_re
 from .._shared.descriptors import close_all, move_high, recv_packet, send_packet
 
 _REQUEST_FDS = 3
+_OOM_ADJUSTMENT = 100  # arbitrary: counts like a tenth of the memory there is; 1000 is the most, see proc(5)
 _WITH_LIFELINE = 4  # where there is no /proc, the host brings one for each worker
 RunWorker = Callable[[int, list[int], bool], int]  # slot, descriptors, is an initializer coming? -> exit status
 
@@ -41,6 +42,7 @@ RunWorker = Callable[[int, list[int], bool], int]  # slot, descriptors, is an in
 def main(control_fd: int, lifeline_fd: int, host_fd: int, config_fd: int, tracker_fd: int) -> None:
     """Serve until the host is gone or closes the control socket."""
     _quiet_signals()
+    _die_before_the_host()
     control = socket.socket(fileno=move_high(control_fd))
     control.setblocking(True)  # a sitecustomize may have told socket.setdefaulttimeout() something
     lifeline_fd = move_high(lifeline_fd)
@@ -77,6 +79,16 @@ def _quiet_signals() -> None:
     # A SIGTERM to the whole cgroup is the host's to handle. A handler, not SIG_IGN, which children would inherit.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+
+
+def _die_before_the_host() -> None:
+    """When memory runs out, the kernel is to choose among us and our workers, who inherit this, before it looks at the host."""
+    path = "/proc/self/oom_score_adj"
+    with contextlib.suppress(OSError):  # no /proc
+        with open(path) as file:
+            ours = int(file.read())
+        with open(path, "w") as file:
+            file.write(str(min(ours + _OOM_ADJUSTMENT, 1000)))
 
 
 def _prepare(config_fd: int, tracker_fd: int, control: socket.socket) -> RunWorker:
