@@ -82,7 +82,7 @@ def test_ini_options_give_the_default_arguments(run_suite: Run, pytester: pytest
                     assert pool._max_workers == 3
                     assert pool.submit(os.getenv, "FROM_INI").result() == "yes"
                 with pytest.raises(Exception, match="serializer='pickle'"):
-                    fork_pool.submit(lambda: 1)
+                    fork_pool.submit(lambda: 1).result()
 
             @pytest.mark.fork_pool(max_workers=1)
             def test_mark_wins(fork_pool, fork_pool_factory):

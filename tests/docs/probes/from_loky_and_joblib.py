@@ -19,7 +19,7 @@ from joblib import Memory, Parallel, delayed, parallel_config
 from loky.process_executor import BrokenProcessPool, ShutdownExecutorError, TerminatedWorkerError
 from tasks import invert, mark, wait_for, wait_marked
 
-from forkpool import ForkPoolExecutor, TaskTimeoutError, WorkerCrashedError, current_task
+from forkpool import ForkPoolExecutor, SerializationError, TaskTimeoutError, WorkerCrashedError, current_task
 
 
 def pools(**options):
@@ -116,7 +116,7 @@ def _():
     theirs.shutdown()
     loky.set_loky_pickler(None)
     with ForkPoolExecutor(1, serializer="pickle") as plain, ForkPoolExecutor(1) as ours:
-        assert isinstance(error_of(lambda: plain.submit(lambda: 1)), Exception)
+        assert isinstance(plain.submit(lambda: 1).exception(), SerializationError)
         assert ours.submit(lambda: 1).result() == 1
 
 
