@@ -14,6 +14,7 @@ Tests: tests/unit/test_future.py
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -50,12 +51,26 @@ class LazyFuture(Future[T]):
     @property
     def _waiters(self) -> Any:  # type: ignore[override]
         first = self.__dict__.get("_meeting")
-        return first.waiters if type(first) is _Meeting else _NO_CONDITION
+        if type(first) is not _Meeting:
+            return _NO_CONDITION
+        if first.waiters is None:  # whoever asks holds the lock
+            first.waiters = []
+        return first.waiters
 
     @property
     def _done_callbacks(self) -> Any:
         first = self.__dict__.get("_meeting")
-        return first.callbacks if type(first) is _Meeting else ()
+        if type(first) is not _Meeting:
+            return ()
+        if first.callbacks is None:  # as above
+            first.callbacks = []
+        return first.callbacks
+
+    @property
+    def _has_callbacks(self) -> bool:
+        """May be asked without the lock."""
+        first = self.__dict__.get("_meeting")
+        return type(first) is _Meeting and bool(first.callbacks)
 
     def done(self) -> bool:
         """Tell whether the call has ended, or was cancelled."""
@@ -82,13 +97,34 @@ class LazyFuture(Future[T]):
         own["_meeting"] = _NO_CONDITION
 
 
-class _Meeting(threading.Condition):
-    """A condition, and the lists that it guards."""
+class _Meeting(_thread.RLock):  # type: ignore[misc]  # a function, for its stubs
+    """A condition, and the lists that it guards: no more objects than are in use.
+
+    `concurrent.futures.wait` takes the condition of each future, waits on none of them, and the garbage collector looks at all
+    that they consist of: a `threading.Condition` is ten objects.
+    """
+
+    __slots__ = ("_condition", "callbacks", "waiters")
 
     def __init__(self) -> None:
-        super().__init__()
-        self.waiters: list[Any] = []
-        self.callbacks: list[Callable[[Future[Any]], object]] = []
+        self.waiters: list[Any] | None = None
+        self.callbacks: list[Callable[[Future[Any]], object]] | None = None
+        self._condition: threading.Condition | None = None  # for who really waits
+
+    @property
+    def _lock(self) -> _Meeting:
+        return self
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """With the lock held, as a condition's."""
+        if self._condition is None:
+            self._condition = threading.Condition(self)
+        return self._condition.wait(timeout)
+
+    def notify_all(self) -> None:
+        """Likewise."""
+        if self._condition is not None:
+            self._condition.notify_all()
 
 
 class _NoCondition:

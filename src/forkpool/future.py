@@ -169,7 +169,7 @@ class ForkFuture(LazyFuture[T]):
             try:
                 value = super().result(timeout)
             finally:
-                if self._done_callbacks:
+                if self._has_callbacks:
                     self._let_callbacks_run(timeout)
             if value is None:  # or not unpickled when we looked; by now another thread may have done it
                 self._decode()
@@ -183,7 +183,7 @@ class ForkFuture(LazyFuture[T]):
         if not self.done():
             self._check_may_wait()
         error = super().exception(timeout)
-        if self._done_callbacks:
+        if self._has_callbacks:
             self._let_callbacks_run(timeout)
         if error is None:  # as in `result`
             self._decode()
@@ -201,7 +201,7 @@ class ForkFuture(LazyFuture[T]):
 
     def _is_plain(self) -> bool:
         """Whether an end that was written needs no more than to be read: most results do not."""
-        return self._exception is None and self._encoded is None and not self._done_callbacks
+        return self._exception is None and self._encoded is None and not self._has_callbacks
 
     def _put_back(self) -> None:
         """The worker never took it: it is pending again."""
@@ -255,7 +255,7 @@ class ForkFuture(LazyFuture[T]):
                 else:
                     waiter.add_result(self)
             self._condition.notify_all()
-            return bool(self._done_callbacks)
+            return self._has_callbacks
         finally:
             self._condition.release()
 
@@ -290,7 +290,7 @@ class ForkFuture(LazyFuture[T]):
             waiter.add_cancelled(self)
         self._condition.notify_all()
         self._state, self._task = CANCELLED_AND_NOTIFIED, None
-        return bool(self._done_callbacks)
+        return self._has_callbacks
 
     def _run_callbacks(self) -> None:
         me = threading.get_ident()
