@@ -9,7 +9,7 @@ step, `dict.setdefault` on `_meeting`, and what it answers tells who was first:
     an end       Nobody waits, nobody can begin to: who wants the condition finds that end, and first writes it himself, for the
                  other thread may be in the middle of that. Written twice, even late, it changes nothing (see `_write`).
                  From then on nothing changes any more, so the condition of such a future is one that locks nothing.
-Tests: tests/unit/test_future.py
+Tests: tests/unit/test_lazy_future.py
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ against the supervisor's. Who starts or cancels it first takes `_owner`; who ans
 The end is written under the base class's condition, if anyone has asked for that (see `_lazy_future`). A thread may hold it
 while a garbage-collection finalizer of the user's runs in it: the supervisor waits only so long, then another thread finishes
 the future.
-Tests: tests/unit/test_future.py
+Tests: tests/unit/test_future.py, tests/unit/test_future_results.py
 """
 
 from __future__ import annotations
