@@ -92,6 +92,26 @@ def test_your_own_function_runs_on_your_own_globals() -> None:
             assert seen[0] is closure.__code__
 
 
+def test_globals_of_the_program_stay_the_objects_that_they_are(start: Start) -> None:
+    script = start("""
+        import forkpool
+        from forkpool._shared import tracking
+        table = {}
+        mine, module = table, sys.modules["__main__"]
+        def grow():
+            table[len(table)] = 1
+        with forkpool.InlineExecutor(1) as ex:
+            for _ in range(3):
+                ex.submit(grow).result()
+        mark("table", table is mine and mine)
+        mark("module", sys.modules["__main__"] is module)
+        mark("received", tracking.received)  # what a worker notes of its host
+    """).finish()
+    assert script.value("table") == "{0: 1, 1: 1, 2: 1}"
+    assert script.value("module") == "True"
+    assert script.value("received") == "{}"
+
+
 def test_arguments_closures_and_defaults_are_copies() -> None:
     argument, cell = [1], [2]
 

@@ -29,6 +29,7 @@ class LocalApplier(Applier):
 
     def __init__(self, kept: Kept) -> None:
         super().__init__([], worker=False)
+        self.is_settled = False  # there is nothing that could be skipped
         self._kept = kept
 
     def look_up(self, key: Key) -> Any:

@@ -179,30 +179,34 @@ class CallDecoder:
     def _load_rich(self, flags: int, view: memoryview) -> Any:
         """Most calls come with a table that the last ones had, too: then only the arguments are new."""
         part, body = _split(view)
-        table = bytes(part)
+        table = bytes(part) if flags & NAMED and len(part) <= _SETTLED_BYTES else b""  # b"": none that is remembered
         known = self._settled.get(table)
-        if known is not None and flags & NAMED:
+        if known is not None:
             space, name, args, kwargs = pickle.loads(body)
             if known[:2] == (space, name):
                 sys.modules[space[2:]] = known[3]  # as for each call by value: a task may have put something else there
                 return known[2], args, kwargs
-        return self._load_table(flags, view, table)
-
-    def _load_table(self, flags: int, view: memoryview, table: bytes) -> Any:
-        from forkpool._shared import tracking
-        from forkpool._shared.rebuild import Applier
-
-        applier = Applier(pickle.loads(table), worker=True)
+        applier = self._open_table(part)
         try:
             call = load_body(flags, view, lambda _: applier)
         finally:
             if not applier.is_settled or len(self._settled) >= _MOST_SETTLED:
                 self._settled.clear()
-        if applier.is_settled and flags & NAMED and len(table) <= _SETTLED_BYTES:
-            space, name = pickle.loads(_split(view)[1])[:2]
-            if space.startswith("m:"):
-                self._settled[table] = (space, name, call[0], tracking.module_by_value(space[2:], fresh=True))
+        if table and applier.is_settled:
+            self._settle(table, body, call[0])
         return call
+
+    def _settle(self, table: bytes, body: memoryview, fn: Any) -> None:
+        from forkpool._shared import tracking
+
+        space, name = pickle.loads(body)[:2]
+        if space.startswith("m:"):
+            self._settled[table] = (space, name, fn, tracking.module_by_value(space[2:], fresh=True))
+
+    def _open_table(self, table: memoryview) -> Applier:
+        from forkpool._shared.rebuild import Applier
+
+        return Applier(pickle.loads(table), worker=True)
 
     def _extend_path(self, path: list[str]) -> None:
         if path == self._last_path:
