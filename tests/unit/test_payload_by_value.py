@@ -110,6 +110,23 @@ def test_a_submodule_reached_as_an_attribute_is_imported(notebook: Notebook, wor
     assert worker.call(notebook.tag) == "a"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax of type parameters came with Python 3.12")
+def test_globals_that_type_parameters_and_aliases_name(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        LIMIT = 3
+        def alias():
+            class Table:
+                type Row = list[LIMIT]
+            return str(Table.Row.__value__)
+        def bound():
+            class Table:
+                def get[Row: (LIMIT, str)](self, row: Row) -> Row: ...
+            return Table.get.__type_params__[0].__constraints__
+    """)
+    assert worker.call(notebook.alias) == "list[3]"
+    assert worker.call(notebook.bound) == (3, str)
+
+
 @pytest.mark.parametrize(
     "body",
     ["return notebook_for_tests.helper()", "from notebook_for_tests import helper; return helper()"],

@@ -13,7 +13,10 @@ import types
 import weakref
 from dataclasses import dataclass
 
-_GLOBAL_OPS = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "STORE_NAME"})
+# The last one since Python 3.12: type parameters and aliases in a class.
+_GLOBAL_OPS = frozenset(
+    {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "STORE_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+)
 
 
 @dataclass(frozen=True, slots=True)
