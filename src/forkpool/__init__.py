@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         RemoteError,
         RemoteTraceback,
         SerializationError,
+        TaskMemoryError,
         TaskTimeoutError,
         WorkerCrashedError,
     )
@@ -48,6 +49,7 @@ __all__ = [
     "SerializationError",
     "SlotPlacement",
     "TaskInfo",
+    "TaskMemoryError",
     "TaskTimeoutError",
     "WorkerCrashedError",
     "__version__",

@@ -3,7 +3,7 @@
 Runs in: host; any thread.
 `submit` and `map` follow CPython 3.14's `concurrent.futures`, also on the older Pythons. No option is taken from the keyword
 arguments of the user's function: options stand in the view.
-Tests: tests/contract/, tests/process/test_kill_and_timeout.py, test_cancel_running.py, test_retries.py there
+Tests: tests/contract/, tests/process/test_kill_and_timeout.py, test_cancel_running.py, test_retries.py, test_memory_limit.py
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class Submitter(Executor):
         cancel_running: bool | None = None,
         retries: int | None = None,
         retry_on: type[BaseException] | Collection[type[BaseException]] | None = None,
+        memory_limit: int | float | None = None,
     ) -> OptionsView:
         """Return a light view of this pool whose calls have these options.
 
@@ -121,6 +122,10 @@ class Submitter(Executor):
                 `shutdown(cancel_futures=True)` or in a broken pool.
             retry_on: The errors after which it is: exception classes, as in an `except` clause; also such as the call raises.
                 At first `WorkerCrashedError`.
+            memory_limit: Bytes of private memory that the worker may grow by while a call runs; beyond, it is killed and the
+                future gets `TaskMemoryError`. Arguments and result count, shared memory and child processes do not.
+                The worker is looked at every 10 to 500 ms, the nearer the limit the sooner, so it may get beyond it for a
+                moment. At first there is no limit; `math.inf` takes one away.
         Options of a view's view combine: what is None or left out stays as it was.
         Returns:
             An Executor: `submit`, `map` and `loop.run_in_executor` work with it. Shutting it down does nothing to the pool.
@@ -135,6 +140,7 @@ class Submitter(Executor):
             cancel_running=cancel_running,
             retries=retries,
             retry_on=retry_on,
+            memory_limit=memory_limit,
         )
         return OptionsView(self._executor_of_views(), options)
 

@@ -45,6 +45,7 @@ class TaskOptions:
     cancel_running: bool = False  # whether `cancel()` stops a call that runs
     retries: int = 0  # how often it is run again at most
     retry_on: frozenset[str] = frozenset(("forkpool.errors.WorkerCrashedError",))  # full names of exception classes
+    memory_limit: int | None = None  # bytes of private memory that the worker may grow by; None: no limit
 
 
 DEFAULT_OPTIONS = TaskOptions()
@@ -107,6 +108,7 @@ def task_options(
     cancel_running: object = None,
     retries: object = None,
     retry_on: object = None,
+    memory_limit: object = None,
 ) -> TaskOptions:
     """Check the arguments of `options()`. What is None stays as it was before.
 
@@ -126,6 +128,8 @@ def task_options(
         given["retries"] = _retries(retries)
     if retry_on is not None:
         given["retry_on"] = frozenset(_class_names(retry_on))
+    if memory_limit is not None:
+        given["memory_limit"] = _memory_limit(memory_limit)
     return replace(before, **given)
 
 
@@ -189,6 +193,18 @@ def _retries(value: object) -> int:
     number = _plain_int("retries", value)
     if number < 0:
         raise ValueError("retries must be 0 or more")
+    return number
+
+
+def _memory_limit(value: object) -> int | None:
+    """Bytes; None for `math.inf`, which takes a limit away."""
+    if isinstance(value, float) and value == math.inf:
+        return None
+    number = _integer(value)
+    if number is None:
+        raise TypeError(f"memory_limit must be a number of bytes as an int, such as 512 << 20, not {value!r}")
+    if number <= 0:
+        raise ValueError(f"memory_limit must be more than 0 bytes, not {value!r}")
     return number
 
 

@@ -78,6 +78,22 @@ class TaskTimeoutError(TaskError, TimeoutError):
     """
 
 
+class TaskMemoryError(TaskError, MemoryError):
+    """While the task ran, its worker's private memory grew beyond the `memory_limit`; the worker was killed.
+
+    Row "task exceeds its `memory_limit`" of the failure table.
+
+    Attributes:
+        limit: Bytes by which it might grow.
+        grown: Bytes by which it had grown when it was looked at: more than `limit`, for memory is looked at from time to time.
+
+    .. versionadded:: 0.1
+    """
+
+    limit: int = 0
+    grown: int = 0
+
+
 class SerializationError(ForkPoolError, pickle.PicklingError):
     """A callable, an argument or a result cannot cross to the other process.
 

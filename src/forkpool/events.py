@@ -39,7 +39,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """What became of a pool's calls and workers. Each accepted call is counted in exactly one of the first seven.
+    """What became of a pool's calls and workers. Each accepted call is counted in exactly one of the first eight.
 
     Attributes:
         queued: Calls that wait for a worker.
@@ -49,10 +49,11 @@ class PoolStatistics:
         crashed: Calls whose worker died (`WorkerCrashedError`), by `kill_workers()` and `terminate_workers()` too.
         cancelled: Calls that ended in `CancelledError`: cancelled before they began, or killed.
         timed_out: Calls that were stopped at their `timeout`.
+        over_memory: Calls that were stopped at their `memory_limit`.
         workers: Workers that live and are ready; one that was asked to leave is not counted.
         workers_started: Workers that have become ready since the pool was made.
         workers_replaced: How many workers ended before the pool did, by reason: "max_tasks_per_child", "recycle_workers",
-            "restart_workers", "crashed", "timed_out", "killed". A reason that never came is not in it.
+            "restart_workers", "crashed", "timed_out", "over_memory", "killed". A reason that never came is not in it.
         busy_time: Seconds that calls have run, by slot; with what runs now.
     """
 
@@ -63,6 +64,7 @@ class PoolStatistics:
     crashed: int
     cancelled: int
     timed_out: int
+    over_memory: int
     workers: int
     workers_started: int
     workers_replaced: Mapping[str, int]
@@ -71,4 +73,5 @@ class PoolStatistics:
     @property
     def submitted(self) -> int:
         """All calls that were accepted."""
-        return self.queued + self.running + self.done + self.failed + self.crashed + self.cancelled + self.timed_out
+        ended = self.done + self.failed + self.crashed + self.cancelled + self.timed_out + self.over_memory
+        return self.queued + self.running + ended

@@ -105,7 +105,7 @@ class Round:
             if error is not None:
                 raise error
         numbers = pool.statistics()
-        names = ("queued", "running", "done", "failed", "crashed", "cancelled", "timed_out")
+        names = ("queued", "running", "done", "failed", "crashed", "cancelled", "timed_out", "over_memory")
         return {name: getattr(numbers, name) for name in names}
 
     def _submitter(self, ex: ForkPoolExecutor, index: int, end: float, on_fact: Callable[[None], object]) -> Submitter:

@@ -82,7 +82,7 @@ def of_counts(history: History) -> Iterator[Violation]:
         return
     own = [story for story in history.stories.values() if story.own_future and story.accepted and story.outcome is not None]
     others = any(not story.own_future for story in history.stories.values())
-    counted = dict.fromkeys(("done", "failed", "crashed", "cancelled", "timed_out"), 0)
+    counted = dict.fromkeys(("done", "failed", "crashed", "cancelled", "timed_out", "over_memory"), 0)
     for story in own:
         assert story.outcome is not None
         counted[_column(story.outcome, DEEDS[story.deed])] += 1

@@ -79,6 +79,8 @@ mark("behind", [f.result() for f in [ex.submit(abs, -n) for n in range(50)]] == 
 from forkpool.doctor import examine
 report = examine()
 mark("doctor", f"{report['works']} {[one['present'] for one in report['kernel'] if one['name'] == '/proc']}")
+view = ex.options(memory_limit=1 << 20)
+mark("limit", [view.submit(tasks.grow_then, 8, abs, -n).result() for n in range(2)])
 stuck = ex.submit(tasks.tell_then, gate, tasks.busy_in_c)
 second.wait_go()
 os.kill(server, 9)
@@ -99,8 +101,10 @@ def test_without_proc(start: Start, gate: Gate, second_gate: Gate) -> None:
     assert script.value("behind") == "True"
     assert script.value("doctor") == "True [False]"
     said = script.all("said")
-    assert len(said) == 2, "once for this pool, once for the doctor's"
+    assert len(said) == 3, "once for this pool, once for the doctor's, once of what this pool cannot do"
     assert "/proc" in said[0]
+    assert script.value("limit") == "[0, 1]"
+    assert "memory_limit cannot be watched" in said[2]
     processes.wait_none_marked()
 
 

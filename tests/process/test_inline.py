@@ -335,6 +335,14 @@ def test_a_timeout_is_said_to_be_impossible_once() -> None:
         assert [one.filename for one in warned] == [__file__]
 
 
+def test_a_memory_limit_is_said_to_be_impossible_once() -> None:
+    with InlineExecutor(1) as ex:
+        limited = ex.options(memory_limit=1)
+        with pytest.warns(RuntimeWarning, match="memory_limit= cannot be enforced") as warned:
+            assert [limited.submit(note, 1).result(), limited.submit(note, 2).result()] == [1, 2]
+        assert [one.filename for one in warned] == [__file__]
+
+
 def test_nothing_is_left_to_cancel_or_kill() -> None:
     with InlineExecutor(1) as ex:
         future = ex.submit(note, 1)
@@ -360,7 +368,7 @@ def test_workers_are_not_bound() -> None:
 
 def test_statistics_and_snapshot(gate: Gate) -> None:
     with InlineExecutor(2) as ex:
-        assert ex.statistics() == PoolStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, {}, (0.0, 0.0))
+        assert ex.statistics() == PoolStatistics(*[0] * 10, {}, (0.0, 0.0))
         ex.submit(note, 1)
         ex.submit(tasks.raise_new, KeyError)
         thread = threading.Thread(target=ex.options(name="stays").submit, args=(tasks.enter, gate))

@@ -96,6 +96,7 @@ def test_no_option_is_taken_from_the_callers_keywords() -> None:
             "cancel_running": 2,
             "retries": -1,
             "retry_on": None,
+            "memory_limit": 0,
             "fn": 3,
             "self": 4,
         }

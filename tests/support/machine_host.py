@@ -107,6 +107,11 @@ class Host:
         self.machine.on_recalled(self.worker(generation), seqs, self.now, alive=True)
         return self.step()
 
+    def memory(self, generation: int, private: int | None) -> list[tuple[object, ...]]:
+        """What was read of the worker's memory."""
+        self.machine.on_memory(self.worker(generation), self.now, private)
+        return self.step()
+
     def sent(self, generation: int) -> None:
         self.machine.on_sent(self.worker(generation), self.now)
 

@@ -21,6 +21,7 @@ def check_invariants(machine: PoolMachine) -> None:
         assert worker.deadline is None or worker.doom is None
     assert len(machine._idle) == len(set(map(id, machine._idle)))
     assert machine._ahead.loaded.keys() <= machine.workers.keys()
+    machine._memory.check_invariants(machine.workers)
     machine._staffing.check_invariants(workers)
     assert all(worker.owns_slot for worker in workers if worker.state in (WorkerState.READY, WorkerState.BUSY))
     tasks = [task for worker in workers for task in worker.tasks] + list(machine.queue)

@@ -126,6 +126,26 @@ def leave_a_thread(gate: GateInTask, do: Any, *args: Any) -> int:
     return os.getpid()
 
 
+_hoard: list[bytes] = []
+
+
+def grow(mib: int) -> None:
+    """Take and touch so much memory, and keep it."""
+    _hoard.append(b"x" * (mib << 20))
+
+
+def grow_then(mib: int, do: Any, *args: Any) -> Any:
+    grow(mib)
+    return do(*args)
+
+
+def grow_and_stay_in_c(mib: int) -> None:
+    """One C call that takes so much memory and then never comes back, and that keeps the GIL."""
+    from itertools import chain, repeat
+
+    list(chain(repeat(None, mib << 17), filter(None, repeat(0))))
+
+
 class DoesWhileUnpickled:
     """As an argument or a result: calls a function when it is unpickled."""
 

@@ -122,6 +122,15 @@ def test_a_bad_argument_is_named(arguments: dict[str, Any], kind: type[Exception
         ({"timeout": 0}, ValueError, "timeout must be more than 0 seconds, not 0"),
         ({"timeout": -1}, ValueError, "timeout must be more than 0 seconds, not -1"),
         ({"timeout": math.nan}, ValueError, "timeout must be more than 0 seconds, not nan"),
+        ({"memory_limit": 0}, ValueError, "memory_limit must be more than 0 bytes, not 0"),
+        ({"memory_limit": -1}, ValueError, "memory_limit must be more than 0 bytes, not -1"),
+        ({"memory_limit": True}, TypeError, "memory_limit must be a number of bytes as an int, such as 512 << 20, not True"),
+        (
+            {"memory_limit": 1e9},
+            TypeError,
+            "memory_limit must be a number of bytes as an int, such as 512 << 20, not 1000000000.0",
+        ),
+        ({"memory_limit": "1G"}, TypeError, "memory_limit must be a number of bytes as an int, such as 512 << 20, not '1G'"),
         ({"timeout": "1"}, TypeError, "timeout must be a number of seconds, not str"),
         ({"name": 3}, TypeError, "name must be a str or None, not int"),
         ({"priority": 1.0}, TypeError, "priority must be an int, not float"),
@@ -183,6 +192,9 @@ def test_what_is_given_is_taken() -> None:
     view = task_options(TaskOptions(), timeout=2, name="thumb")
     assert view == TaskOptions(2.0, "thumb")
     assert task_options(view, timeout=math.inf) == TaskOptions(math.inf, "thumb")
+    limited = task_options(view, memory_limit=1 << 20)
+    assert task_options(limited, memory_limit=None) == limited == TaskOptions(2, "thumb", memory_limit=1 << 20)
+    assert task_options(limited, memory_limit=math.inf) == view
     more = task_options(view, priority=Index(), cancel_running=True)
     assert more == TaskOptions(2.0, "thumb", priority=3, cancel_running=True)
     assert task_options(more) == more, "what is left out stays"

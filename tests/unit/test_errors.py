@@ -32,6 +32,7 @@ CASES: list[tuple[type[BaseException], dict[str, object]]] = [
     (errors.TaskError, TASK_FACTS),
     (errors.WorkerCrashedError, TASK_FACTS),
     (errors.TaskTimeoutError, TASK_FACTS),
+    (errors.TaskMemoryError, {**TASK_FACTS, "limit": 1 << 20, "grown": 3 << 20}),
     (errors.SerializationError, {"part": "Service.ex", "may_have_run": "yes"}),
     (errors.RemoteError, {"type_name": "a.B", "remote_traceback": "Traceback ..."}),
     (errors.PoolBrokenError, {"pool_usable": False, "may_have_run": "no"}),
@@ -41,6 +42,7 @@ CASES: list[tuple[type[BaseException], dict[str, object]]] = [
 BASES = {
     errors.WorkerCrashedError: (errors.ForkPoolError, BrokenProcessPool, BrokenExecutor, RuntimeError),
     errors.TaskTimeoutError: (errors.ForkPoolError, TimeoutError, concurrent.futures.TimeoutError, OSError),
+    errors.TaskMemoryError: (errors.ForkPoolError, MemoryError),
     errors.SerializationError: (errors.ForkPoolError, pickle.PicklingError, pickle.PickleError),
     errors.InitializerError: (errors.PoolBrokenError, BrokenProcessPool),
     errors.PoolBrokenError: (errors.ForkPoolError, BrokenProcessPool),

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from forkpool._core.ahead import MAX_AHEAD
 from forkpool._core.machine import PoolMachine
-from forkpool._core.repeating import TASK_TIMED_OUT, WORKER_CRASHED
+from forkpool._core.repeating import TASK_OVER_MEMORY, TASK_TIMED_OUT, WORKER_CRASHED
 from forkpool._core.states import Expiry, RepeatableTask, Task, Verdict, Worker, WorkerState
 from forkpool.config import TaskOptions
 from tests.support.machine_invariants import check_invariants
@@ -25,7 +25,8 @@ from tests.support.machine_invariants import check_invariants
 GRACE_S = 5.0
 SHORT_S = 0.00001
 TASK_NAMES = ["short", "other", "long"]
-ERRORS = [WORKER_CRASHED[0], TASK_TIMED_OUT[0], "builtins.KeyError"]
+ERRORS = [WORKER_CRASHED[0], TASK_TIMED_OUT[0], TASK_OVER_MEMORY[0], "builtins.KeyError"]
+MEMORY_LIMIT = 100
 
 
 @dataclass
@@ -57,6 +58,9 @@ class Process:
     started_at: float = 0.0
     answers: deque[Task] = field(default_factory=deque)  # written, not read by the host
     failing: set[Task] = field(default_factory=set)  # those of them that tell of an error
+    private: int = 1000  # bytes of memory
+    base: int | None = None  # bytes that it had right before it was sent a task with a limit
+    seen: int | None = None  # bytes that the host saw last; None: it was not looked at since
 
     @property
     def is_busy_with(self) -> list[Task]:
@@ -65,8 +69,22 @@ class Process:
 
 
 class Host(RuleBasedStateMachine):
-    @initialize(max_workers=st.integers(1, 3), max_tasks=st.one_of(st.none(), st.integers(1, 3)), lazy=st.booleans())
-    def make(self, max_workers: int, max_tasks: int | None, lazy: bool) -> None:
+    @initialize(
+        max_workers=st.integers(1, 3),
+        max_tasks=st.one_of(st.none(), st.integers(1, 3)),
+        lazy=st.booleans(),
+        lives=st.sampled_from([20, 5, 0]),
+        first=st.sampled_from([(3.0, None), (None, MEMORY_LIMIT), (3.0, MEMORY_LIMIT), (None, None), None]),
+    )
+    def make(
+        self,
+        max_workers: int,
+        max_tasks: int | None,
+        lazy: bool,
+        lives: int,
+        first: tuple[float | None, int | None] | None,
+    ) -> None:
+        self.lives = lives  # tasks that are sent before the pool may come to its end, else most runs were over at once
         self.now = 1000.0
         self.forks_late = lazy  # a worker that is to end before it was forked never is
         self.max_workers = max_workers
@@ -86,6 +104,18 @@ class Host(RuleBasedStateMachine):
         self.finished = 0
         self.recycled: set[int] = set()  # generations that the user wanted replaced
         self.closed = self.aborted = self.stopped = self.was_broken = self.queue_cancelled = False
+        if first is not None:
+            self.begin_with(*first)
+
+    def begin_with(self, timeout: float | None, memory_limit: int | None) -> None:
+        """All workers run a task: hypothesis leaves many rules out of each run, and would seldom come as far."""
+        self.submit("other", timeout, memory_limit, 0, 1, {ERRORS[-1]}, self.max_workers)
+        self.step()
+        for process in self.known():
+            self.host_hears_ready(process)
+        self.step()
+        for process in self.alive():
+            self.worker_takes(process)
 
     # --- what the machine asks the host
 
@@ -180,6 +210,9 @@ class Host(RuleBasedStateMachine):
         ahead = process.is_busy_with
         assert len(ahead) <= MAX_AHEAD
         assert not ahead or all(other.options.timeout is None for other in (*ahead, task))
+        assert not ahead or all(other.options.memory_limit is None for other in (*ahead, task))
+        assert task.options.memory_limit is None or process.dead or process.seen == process.private, "no base line"
+        process.base = process.seen
         self.seq += 1
         task.seq = self.seq
         process.pipe.append(task)
@@ -194,6 +227,14 @@ class Host(RuleBasedStateMachine):
         seqs = [task.seq for task in pipe]
         pipe.clear()
         return seqs
+
+    def do_look(self, worker: Worker, _: None) -> None:
+        process = self.processes[worker.generation]
+        if worker.generation in self.machine.workers:
+            assert not process.kill_signal
+            assert [task for task in worker.tasks if task.options.memory_limit is not None], "looked at for nothing"
+            process.seen = None if process.dead else process.private
+            self.machine.on_memory(worker, self.now, process.seen)
 
     def do_stop(self, worker: Worker, _: None) -> None:
         process = self.processes[worker.generation]
@@ -212,7 +253,7 @@ class Host(RuleBasedStateMachine):
             return  # the news came between the decision and now
         assert not process.kill_signal
         process.kill_signal = True
-        if not self.stopped and worker.doom in (Verdict.KILLED, Verdict.TIMED_OUT):
+        if not self.stopped and worker.doom in (Verdict.KILLED, Verdict.TIMED_OUT, Verdict.OVER_MEMORY):
             # None is left if the answer was read since the decision.
             assert [task.verdict for task in worker.tasks] in ([], [worker.doom])
             assert process.is_busy_with == list(worker.tasks), "the signal might hit another task"
@@ -247,6 +288,16 @@ class Host(RuleBasedStateMachine):
         assert call.task.options.timeout is not None
         assert self.now >= process.started_at
 
+    def judge_over_memory(self, call: Call, worker: Worker) -> None:
+        process = self.processes[worker.generation]
+        assert process.dead
+        assert process.kill_signal
+        assert call.task is not None
+        assert call.task.options.memory_limit is not None
+        assert process.base is not None
+        assert process.seen is not None
+        assert process.seen - process.base == worker.grown > call.task.options.memory_limit
+
     def judge_killed(self, call: Call, worker: Worker | None) -> None:
         if worker is None:
             assert not call.began_in
@@ -274,13 +325,25 @@ class Host(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from(TASK_NAMES),
         timeout=st.sampled_from([None, None, None, 0.5, 3.0]),
+        memory_limit=st.sampled_from([None, None, None, MEMORY_LIMIT]),
         priority=st.sampled_from([0, 0, 0, 1, -1]),
         retries=st.sampled_from([0, 0, 1, 3]),
         retry_on=st.sets(st.sampled_from(ERRORS), min_size=1),
         count=st.integers(1, 6),
     )
-    def submit(self, name: str, timeout: float | None, priority: int, retries: int, retry_on: set[str], count: int) -> None:
-        options = TaskOptions(timeout, priority=priority, retries=retries, retry_on=frozenset(retry_on))
+    def submit(
+        self,
+        name: str,
+        timeout: float | None,
+        memory_limit: int | None,
+        priority: int,
+        retries: int,
+        retry_on: set[str],
+        count: int,
+    ) -> None:
+        options = TaskOptions(
+            timeout, priority=priority, retries=retries, retry_on=frozenset(retry_on), memory_limit=memory_limit
+        )
         for _ in range(count):
             call = Call(order=len(self.calls))
             call.task = (RepeatableTask if retries else Task)(call, b"", name, options)
@@ -309,7 +372,8 @@ class Host(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.open_calls())
     def kill(self, data: st.DataObject) -> None:
-        call = data.draw(st.sampled_from(self.open_calls()))
+        claimed = [call for call in self.open_calls() if call.claimed]
+        call = data.draw(st.sampled_from(claimed or self.open_calls()))
         if call.claimed:
             call.kill_asked = True
             assert call.task is not None
@@ -325,23 +389,27 @@ class Host(RuleBasedStateMachine):
         self.machine.on_recycle(expiry, self.now)
 
     @rule(cancel_queued=st.booleans())
+    @precondition(lambda self: self.seq >= self.lives)
     def close(self, cancel_queued: bool) -> None:
         self.closed = True
         self.queue_cancelled = self.queue_cancelled or cancel_queued
         self.machine.on_close(cancel_queued=cancel_queued)
 
     @rule()
+    @precondition(lambda self: self.seq >= self.lives)
     def abort(self) -> None:
         self.closed = self.aborted = True
         self.stopped = True
         self.machine.on_abort(self.now)
 
     @rule()
+    @precondition(lambda self: self.seq >= self.lives)
     def kill_all(self) -> None:
         self.closed = self.stopped = True
         self.machine.on_kill_all(Verdict.POOL_KILLED)
 
     @rule()
+    @precondition(lambda self: self.seq >= self.lives)
     def terminate_all(self) -> None:
         self.closed = self.stopped = True
         self.machine.on_terminate_all(self.now)
@@ -368,6 +436,18 @@ class Host(RuleBasedStateMachine):
         process.failing.add(process.holds)  # type: ignore[arg-type]  # it holds one
         self.worker_answers(process)
 
+    @rule(data=st.data(), by=st.sampled_from([MEMORY_LIMIT + 1, MEMORY_LIMIT, 1, -500]), looked_at=st.booleans())
+    @precondition(lambda self: self.alive())
+    def grow(self, data: st.DataObject, by: int, looked_at: bool) -> None:
+        """One that has a limit, if there is any: it takes its task at last."""
+        limited = [p for p in self.alive() for task in (*p.pipe, p.holds) if task and task.options.memory_limit is not None]
+        process = data.draw(st.sampled_from(limited or self.alive()))
+        if process.pipe and not process.holds:
+            self.worker_takes(process)
+        process.private += by
+        if looked_at:
+            self.time_passes_to_the_next_deadline()
+
     @rule()
     def everybody_works_on(self) -> None:
         for process in self.alive():
@@ -387,8 +467,18 @@ class Host(RuleBasedStateMachine):
     @precondition(lambda self: self.processes)
     def die(self, data: st.DataObject) -> None:
         living = [p for p in self.processes.values() if not p.dead]
+        busy = [p for p in living if p.holds]
         if living:
-            data.draw(st.sampled_from(living)).dead = True
+            data.draw(st.sampled_from(busy or living)).dead = True
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(task.options.timeout for p in self.alive() for task in p.is_busy_with))
+    def overrun(self, data: st.DataObject) -> None:
+        """A task with a timeout takes longer."""
+        process = data.draw(st.sampled_from([p for p in self.alive() if any(task.options.timeout for task in p.is_busy_with)]))
+        if process.pipe and not process.holds:
+            self.worker_takes(process)
+        self.time_passes(6.0)
 
     # --- rules: facts reach the host
 
@@ -413,6 +503,7 @@ class Host(RuleBasedStateMachine):
         self.machine.on_spawn_failed(process.worker, self.now)
 
     @rule()
+    @precondition(lambda self: self.seq >= self.lives)
     def break_pool(self) -> None:
         """An initializer raised."""
         self.machine.on_break()
@@ -444,6 +535,7 @@ class Host(RuleBasedStateMachine):
         self.machine.on_recalled(process.worker, self.take_from_pipe(process.worker), self.now, alive=False)
         self.machine.on_gone(process.worker, self.now)
         self.act()
+        process.holds = None  # judged; a further attempt may be sent elsewhere now
 
     @rule(seconds=st.sampled_from([0.001, 0.006, 0.3, 0.6, 2.0, 6.0]))
     def time_passes(self, seconds: float) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from forkpool import SerializationError, TaskTimeoutError, WorkerCrashedError, config
+from forkpool import SerializationError, TaskMemoryError, TaskTimeoutError, WorkerCrashedError, config
 from forkpool._core import repeating
 from forkpool._core.states import RepeatableTask, Task
 from forkpool._shared.remote_exceptions import describe
@@ -23,6 +23,7 @@ def bases_of(error: BaseException) -> tuple[str, ...]:
     [
         (WorkerCrashedError, repeating.WORKER_CRASHED),
         (TaskTimeoutError, repeating.TASK_TIMED_OUT),
+        (TaskMemoryError, repeating.TASK_OVER_MEMORY),
         (SerializationError, repeating.RESULT_UNPICKLABLE),
     ],
 )
@@ -55,6 +56,7 @@ def test_existing_except_clauses_of_our_errors_mean_them_too() -> None:
     assert asked(BrokenProcessPool, repeating.WORKER_CRASHED)
     assert asked(TimeoutError, repeating.TASK_TIMED_OUT)
     assert not asked(TimeoutError, repeating.WORKER_CRASHED)
+    assert asked(MemoryError, repeating.TASK_OVER_MEMORY)
 
 
 def test_at_first_a_crash_only_and_never_unless_asked() -> None:

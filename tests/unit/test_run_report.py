@@ -5,7 +5,8 @@ from forkpool._run.report import report
 
 
 def counts(**given: object) -> PoolStatistics:
-    numbers = dict.fromkeys(("queued", "running", "done", "failed", "crashed", "cancelled", "timed_out", "workers"), 0)
+    names = ("queued", "running", "done", "failed", "crashed", "cancelled", "timed_out", "over_memory", "workers")
+    numbers = dict.fromkeys(names, 0)
     default: dict[str, object] = {**numbers, "workers_started": 1, "workers_replaced": {}, "busy_time": (0.5,)}
     return PoolStatistics(**{**default, **given})  # type: ignore[arg-type]
 

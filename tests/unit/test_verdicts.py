@@ -20,6 +20,8 @@ CRASH = CrashFacts(
     verdict=Verdict.CRASHED,
     task_name="resize",
     timeout=None,
+    memory_limit=None,
+    grown=0,
     pid=4711,
     slot=3,
     status=signal.SIGSEGV,
@@ -75,7 +77,7 @@ def test_a_kill_from_outside() -> None:
         "worker 3 (pid 4711) was killed by SIGKILL while running 'resize' (1.23 s, peak memory 50 MiB)",
         PARTLY,
         f"{USABLE}. SIGKILL comes from outside: from a person, a service manager, or the kernel when memory is short; "
-        "then lower max_workers or what one task holds.",
+        "then lower max_workers or what one task holds; options(memory_limit=) ends a task that holds too much.",
     ]
 
 
@@ -127,6 +129,20 @@ def test_a_timeout() -> None:
     ]
 
 
+def test_a_task_that_holds_too_much() -> None:
+    facts = {"verdict": Verdict.OVER_MEMORY, "memory_limit": 100 << 20, "grown": 131 << 20, "status": signal.SIGKILL}
+    assert message(**facts) == [
+        "worker 3 (pid 4711) was killed while running 'resize' (1.23 s, peak memory 50 MiB): "
+        "its private memory had grown by 131.0 MiB, memory_limit is 100.0 MiB",
+        PARTLY,
+        f"{USABLE}. Raise memory_limit if the task rightly needs more; else let it hold less at a time.",
+    ]
+    error = task_error(dataclasses.replace(CRASH, **facts))
+    assert isinstance(error, errors.TaskMemoryError)
+    assert (error.limit, error.grown) == (100 << 20, 131 << 20)
+    assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
+
+
 def test_a_pool_that_was_stopped() -> None:
     assert message(verdict=Verdict.POOL_KILLED, status=signal.SIGTERM, pool_usable=False) == [
         "worker 3 (pid 4711) was stopped while running 'resize' (1.23 s, peak memory 50 MiB): "
@@ -173,6 +189,7 @@ def test_the_facts_are_attributes() -> None:
         (Verdict.CRASHED, errors.WorkerCrashedError),
         (Verdict.POOL_KILLED, errors.WorkerCrashedError),
         (Verdict.TIMED_OUT, errors.TaskTimeoutError),
+        (Verdict.OVER_MEMORY, errors.TaskMemoryError),
     ],
 )
 def test_the_class_follows_the_verdict(verdict: Verdict, kind: type[Exception]) -> None:

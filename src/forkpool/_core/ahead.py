@@ -38,7 +38,10 @@ class SendAhead:
 
     def _short(self, task: Task) -> float | None:
         """Seconds that the task will take, if it may stand in a pipe with others; None: it may not."""
-        if task.options.timeout is not None or task.verdict is not None or len(task.payload) > INLINE_BYTES:
+        options = task.options
+        if options.timeout is not None or options.memory_limit is not None or task.verdict is not None:
+            return None
+        if len(task.payload) > INLINE_BYTES:
             return None
         return self.durations.short(task.name)
 

@@ -125,6 +125,11 @@ class PoolMachine(Workforce):
             if timeout is not None:
                 self._limit(worker, now + timeout)
 
+    def on_memory(self, worker: Worker, now: float, private: int | None) -> None:
+        """The worker has so many bytes of private memory (asked for by LOOK); None: nobody can tell."""
+        if self._memory.on_memory(worker, now, private):
+            self._condemn(worker, worker.tasks[0], Verdict.OVER_MEMORY)
+
     def on_recalled(self, worker: Worker, seqs: list[int], now: float, *, alive: bool) -> None:
         """These tasks were still in the worker's pipe, and now are not: it will never run them."""
         back = [task for task in worker.tasks if task.seq in seqs]
@@ -266,11 +271,14 @@ class PoolMachine(Workforce):
                 self._deadline_passed(worker, now)
         for worker in self._ahead.overdue(now):
             self.actions.append((Verb.RECALL, worker, None))
+        for worker in self._memory.due(now):
+            self.actions.append((Verb.LOOK, worker, None))
 
     def next_time(self) -> float | None:
         """When `on_time` and `dispatch` are needed next, if nothing else happens (monotonic seconds)."""
         times = [worker.deadline for worker in self.workers.values() if worker.deadline is not None]
         times += self._ahead.times()
+        times += self._memory.times()
         retry_at = self._staffing.retry_at
         if retry_at is not None and any(self._wanted()):
             times.append(retry_at)
@@ -319,6 +327,10 @@ class PoolMachine(Workforce):
     def _send(self, worker: Worker, task: Task) -> None:
         tasks = worker.tasks
         tasks.append(task)
+        limit = task.options.memory_limit
+        if limit is not None:  # such a task is never sent ahead: what the worker has now is the base line
+            self._memory.begin(worker, limit)
+            self.actions.append((Verb.LOOK, worker, None))
         self.actions.append((Verb.SEND, worker, task))
         if len(tasks) == 1:
             self._ahead.hungry[worker.generation] = worker
@@ -334,6 +346,7 @@ class PoolMachine(Workforce):
 
     def _work_is_over(self, worker: Worker, now: float) -> None:
         """The worker holds no task any more."""
+        self._memory.end(worker)
         if worker.doom is not None:
             worker.state = WorkerState.RETIRING  # SIGKILL is on its way; the task was quicker
         elif worker.expiry is None or (worker.expiry is Expiry.RECYCLE and not worker.has_ready_heir):

@@ -30,9 +30,19 @@ TASK_TIMED_OUT = (
     "builtins.OSError",
     *_OURS,
 )
+TASK_OVER_MEMORY = (
+    "forkpool.errors.TaskMemoryError",
+    "forkpool.errors.TaskError",
+    "builtins.MemoryError",
+    *_OURS,
+)
 RESULT_UNPICKLABLE = ("forkpool.errors.SerializationError", "_pickle.PicklingError", "_pickle.PickleError", *_OURS)
 # How an attempt can fail without an answer. A task that was killed is not among these: nobody wants it any more.
-OF_VERDICT = {Verdict.CRASHED: WORKER_CRASHED, Verdict.TIMED_OUT: TASK_TIMED_OUT}
+OF_VERDICT = {
+    Verdict.CRASHED: WORKER_CRASHED,
+    Verdict.TIMED_OUT: TASK_TIMED_OUT,
+    Verdict.OVER_MEMORY: TASK_OVER_MEMORY,
+}
 
 
 def is_asked_for(task: Task, error: Iterable[str]) -> bool:

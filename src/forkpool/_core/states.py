@@ -43,6 +43,7 @@ class Verdict(Enum):
 
     CRASHED = auto()
     TIMED_OUT = auto()
+    OVER_MEMORY = auto()
     KILLED = auto()
     CANCELLED = auto()  # never ran
     POOL_BROKEN = auto()  # never ran
@@ -53,6 +54,7 @@ class Verb(Enum):
     """What the host has to do. An action is (verb, worker, task); one on a worker that is GONE by then is dropped."""
 
     SPAWN = auto()  # fork this worker
+    LOOK = auto()  # read how much private memory this worker has, report `on_memory`
     SEND = auto()  # write this task into this worker's pipe
     RECALL = auto()  # take back what this worker has not taken, report `on_recalled`
     STOP = auto()  # ask this idle worker to leave
@@ -104,6 +106,7 @@ class Worker:
     leaving: bool = False  # it was asked to leave
     terminated: bool = False  # the host sent SIGTERM because the user wants all workers to end
     doom: Verdict | None = None  # set once SIGKILL was asked for: what its task gets
+    grown: int = 0  # bytes: by how much its private memory had grown when it was last looked at; for messages
 
     @property
     def has_ready_heir(self) -> bool:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from .ahead import SendAhead
+from .memory_watch import MemoryWatch
 from .staffing import Staffing
 from .states import Expiry, Task, Verb, Verdict, Worker, WorkerState
 
@@ -26,6 +27,7 @@ class Workforce:
         self.started = 0  # workers that became ready
         self._idle: list[Worker] = []  # the last one used is used first: its caches are warm
         self._ahead = SendAhead()
+        self._memory = MemoryWatch()
         self._staffing = Staffing(max_workers)
         self._task_limit = task_limit
         self._grace_s = grace_s
@@ -113,6 +115,7 @@ class Workforce:
         worker.state = WorkerState.GONE
         worker.deadline = None
         self._ahead.forget(worker)
+        self._memory.end(worker)
         del self.workers[worker.generation]
 
     def _limit(self, worker: Worker, deadline: float) -> None:
@@ -127,6 +130,7 @@ class Workforce:
             return
         worker.doom = verdict
         worker.deadline = None
+        self._memory.end(worker)
         if worker.state is WorkerState.READY or worker.state is WorkerState.WAITING:
             self._unseat(worker)
             worker.state = WorkerState.RETIRING

@@ -36,6 +36,7 @@ _LOGGER = logging.getLogger("forkpool")
 _DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment before its pidfd tells
 _CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own, or called exec"
 _MALFORMED = "it wrote a malformed frame (this task, or what an earlier one left running, wrote to forkpool's file descriptors)"
+_NO_LOOK = "memory_limit cannot be watched (%s): a task that has one runs without it"
 _TOO_LARGE = "this process has no memory for its answer"
 
 
@@ -63,6 +64,7 @@ class Crew:
         self._unflushed: dict[int, Worker] = {}  # by generation: was sent something that is not written yet
         self._dead: list[int] = []  # reported; their links are still needed for what the core decides
         self._warned = False
+        self._warned_of_memory = False
 
     # --- actions ---------------------------------------------------------------------------------------
 
@@ -132,6 +134,16 @@ class Crew:
     def started_at(self, worker: Worker) -> float | None:
         """When (monotonic seconds) the worker took its first task; None: it has not."""
         return self.links[worker.generation].started_at(worker.tasks[0].seq)
+
+    def private_memory(self, worker: Worker) -> int | None:
+        """Bytes that the worker has for itself; None: it has ended, or nobody can tell, which is said once."""
+        try:
+            return self.links[worker.generation].private_memory()
+        except OSError as error:
+            if not self._warned_of_memory:
+                self._warned_of_memory = True
+                _LOGGER.warning(_NO_LOOK, error)
+            return None
 
     def find_run(self, seq: int) -> Run | None:
         """What is known of a task that some worker has taken and not answered. Any thread."""

@@ -174,6 +174,8 @@ class Endings:
             verdict=verdict,
             task_name=task.name,
             timeout=task.options.timeout,
+            memory_limit=task.options.memory_limit,
+            grown=worker.grown,
             pid=link.pid,
             slot=worker.slot,
             status=link.death.status,

@@ -40,6 +40,10 @@ _NO_TIMEOUT = (
     "timeout= cannot be enforced by a pool that runs calls inline: nobody else is there to stop them. "
     "They run as long as they take."
 )
+_NO_MEMORY_LIMIT = (
+    "memory_limit= cannot be enforced by a pool that runs calls inline: what they take is this process's memory, and nobody "
+    "could stop them."
+)
 _WHY_FREE = "calls run inline, in the calling process, which is not bound"
 
 
@@ -53,7 +57,7 @@ class InlinePool(AnyPool):
         self._ready = False  # modules are preloaded, and the initializer has run
         self._init_lock = _thread.allocate_lock()
         self._initializing = 0  # the thread that runs the initializer
-        self._warned_of_timeout = False
+        self._warned_of: set[str] = set()  # options that cannot be kept
         self._running: dict[Running, None] = {}
         self._seats: dict[int, Running] = {}  # by slot
         self._busy = [0.0] * config.max_workers  # seconds by slot
@@ -70,9 +74,7 @@ class InlinePool(AnyPool):
             self._accepted.add()
             self._failed.add()
             return self.future_of_refused(error)
-        if options.timeout is not None and not self._warned_of_timeout:
-            self._warned_of_timeout = True
-            warn(_NO_TIMEOUT, RuntimeWarning)
+        self._warn_of_what_is_not_kept(options)
         if not self._ready:
             self.tell_started()
         init = None if self._ready else self._prepare()
@@ -156,9 +158,16 @@ class InlinePool(AnyPool):
         busy = list(self._busy)
         for slot, call in list(self._seats.items()):
             busy[slot] += time.monotonic() - call.since
-        return PoolStatistics(0, running, done, failed, 0, 0, 0, 0, 0, MappingProxyType({}), tuple(busy))
+        return PoolStatistics(0, running, done, failed, 0, 0, 0, 0, 0, 0, MappingProxyType({}), tuple(busy))
 
     # --- private ---------------------------------------------------------------------------------------
+
+    def _warn_of_what_is_not_kept(self, options: TaskOptions) -> None:
+        """Once of each option."""
+        for value, text in ((options.timeout, _NO_TIMEOUT), (options.memory_limit, _NO_MEMORY_LIMIT)):
+            if value is not None and text not in self._warned_of:
+                self._warned_of.add(text)
+                warn(text, RuntimeWarning)
 
     def _check_open(self) -> None:
         if self.pid != os.getpid():  # a fork: the pool is usable here, and what other threads ran is not

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-_WITHOUT_PROC = "limits of control groups, hints at the OOM killer, tracking of shared memory that tasks make"
+_WITHOUT_PROC = "limits of control groups, hints at the OOM killer, memory_limit, tracking of shared memory that tasks make"
 _PACKETS = (b"one", b"two")
 
 

@@ -134,7 +134,7 @@ class Pool(AnyPool):
 
     def statistics(self) -> PoolStatistics:
         """What became of all calls. See `ForkPoolExecutor.statistics`."""
-        none_yet = PoolStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, MappingProxyType({}), (0.0,) * self.config.max_workers)
+        none_yet = PoolStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, MappingProxyType({}), (0.0,) * self.config.max_workers)
         counts = self._ask(Supervisor.statistics, lambda: none_yet)
         return replace(counts, failed=counts.failed + self._refused.value)
 

@@ -49,7 +49,7 @@ class Reports:
     def statistics(self) -> PoolStatistics:
         """What became of all calls."""
         machine, tally = self._machine, self._tally
-        done, failed, crashed, cancelled, timed_out = tally.ended
+        done, failed, crashed, cancelled, timed_out, over_memory = tally.ended
         workers = list(machine.workers.values())
         busy = [worker for worker in workers if worker.tasks]
         return PoolStatistics(
@@ -60,6 +60,7 @@ class Reports:
             crashed=crashed,
             cancelled=cancelled,
             timed_out=timed_out,
+            over_memory=over_memory,
             workers=sum(worker.is_ready for worker in workers),
             workers_started=machine.started,
             workers_replaced=MappingProxyType(dict(machine.replaced)),

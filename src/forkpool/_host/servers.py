@@ -41,7 +41,8 @@ _THREADS = (
 )
 _NO_PROC = (
     "/proc is not mounted, or cannot be read. The pool works; what is missing: limits of control groups, hints at the "
-    "out-of-memory killer, warnings of threads that preloading leaves, and the tracking of shared memory that tasks make."
+    "out-of-memory killer, memory_limit, warnings of threads that preloading leaves, and the tracking of shared memory that "
+    "tasks make."
 )
 MakeError = Callable[[], BaseException]
 

@@ -380,6 +380,8 @@ class Supervisor:
         if worker.state is WorkerState.GONE:
             return  # decided in the same turn, before the news came: an initializer raised, and another worker was not forked
         match verb:
+            case Verb.LOOK:
+                self._machine.on_memory(worker, time.monotonic(), self._crew.private_memory(worker))
             case Verb.SPAWN:
                 self._crew.spawn(worker)
             case Verb.STOP:

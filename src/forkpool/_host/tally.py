@@ -22,12 +22,14 @@ class Outcome(IntEnum):
     CRASHED = 2
     CANCELLED = 3
     TIMED_OUT = 4
+    OVER_MEMORY = 5
 
 
 OF_VERDICT = {
     Verdict.CRASHED: Outcome.CRASHED,
     Verdict.POOL_KILLED: Outcome.CRASHED,
     Verdict.TIMED_OUT: Outcome.TIMED_OUT,
+    Verdict.OVER_MEMORY: Outcome.OVER_MEMORY,
     Verdict.KILLED: Outcome.CANCELLED,
     Verdict.CANCELLED: Outcome.CANCELLED,
     Verdict.POOL_BROKEN: Outcome.FAILED,

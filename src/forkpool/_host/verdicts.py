@@ -39,6 +39,8 @@ class CrashFacts:
     verdict: Verdict
     task_name: str
     timeout: float | None
+    memory_limit: int | None  # bytes
+    grown: int  # bytes: what `memory_limit` limits, when it was looked at last
     pid: int
     slot: int
     status: int | None  # wait status; None: unknown
@@ -79,7 +81,12 @@ def task_error(facts: CrashFacts) -> TaskError:
     """The error for a task whose worker ended without an answer."""
     from .. import errors
 
-    kind = errors.TaskTimeoutError if facts.verdict is Verdict.TIMED_OUT else errors.WorkerCrashedError
+    kind: type[TaskError] = errors.WorkerCrashedError
+    more: dict[str, Any] = {}
+    if facts.verdict is Verdict.TIMED_OUT:
+        kind = errors.TaskTimeoutError
+    elif facts.verdict is Verdict.OVER_MEMORY:
+        kind, more = errors.TaskMemoryError, {"limit": facts.memory_limit, "grown": facts.grown}
     return kind(
         _message(facts),
         task_name=facts.task_name,
@@ -93,6 +100,7 @@ def task_error(facts: CrashFacts) -> TaskError:
         crash_traceback=facts.stack,
         oom_hint=facts.oom_hint,
         pool_usable=facts.pool_usable,
+        **more,
     )
 
 
@@ -182,6 +190,9 @@ def _what_happened(facts: CrashFacts) -> str:
     during += ")"
     if facts.verdict is Verdict.TIMED_OUT:
         return f"was killed {during}: the timeout of {facts.timeout:g} s has passed"
+    if facts.verdict is Verdict.OVER_MEMORY:
+        grown, limit = facts.grown / 2**20, (facts.memory_limit or 0) / 2**20
+        return f"was killed {during}: its private memory had grown by {grown:.1f} MiB, memory_limit is {limit:.1f} MiB"
     if facts.verdict is Verdict.POOL_KILLED:
         return f"was stopped {during}: terminate_workers() or kill_workers() was called"
     if facts.note:
@@ -207,10 +218,12 @@ def _next_step(facts: CrashFacts) -> str:
     go_on = "The pool is usable: the slot has been refilled"
     if facts.verdict is Verdict.TIMED_OUT:
         return f"{go_on}. Raise the timeout if the task is merely slow."
+    if facts.verdict is Verdict.OVER_MEMORY:
+        return f"{go_on}. Raise memory_limit if the task rightly needs more; else let it hold less at a time."
     if facts.signal == "SIGKILL" and not facts.note:
         return (
             f"{go_on}. SIGKILL comes from outside: from a person, a service manager, or the kernel when memory is short; "
-            "then lower max_workers or what one task holds."
+            "then lower max_workers or what one task holds; options(memory_limit=) ends a task that holds too much."
         )
     if facts.signal is None and facts.exitcode is not None and not facts.note:
         return f"{go_on}. Something in the task called os._exit(), exit() in C or exec; raise an exception instead."

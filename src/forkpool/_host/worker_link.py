@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from .._core.wire import Answer, AnswerReader, Kind, MalformedFrame
 from .._shared.descriptors import close_all
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
+from .private_memory import private_memory
 from .task_sender import TaskSender
 
 if TYPE_CHECKING:
@@ -178,6 +179,20 @@ class WorkerLink:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
+
+    def private_memory(self) -> int | None:
+        """Bytes that the worker has for itself; None: it has ended.
+
+        Raises:
+            OSError: That cannot be read.
+        """
+        try:
+            found = private_memory(self.pid)
+        except OSError:
+            if self.ended():
+                return None
+            raise
+        return None if self.ended() else found  # else it may be of a process that got the number later
 
     def started_at(self, seq: int) -> float | None:
         """When (monotonic seconds) the worker took this task; None: it has not, or its page is overwritten."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ..events import PoolStatistics
 
-_ENDINGS = ("done", "failed", "crashed", "timed_out", "cancelled", "queued", "running")
+_ENDINGS = ("done", "failed", "crashed", "timed_out", "over_memory", "cancelled", "queued", "running")
 _ALWAYS = ("done", "failed", "crashed")
 
 

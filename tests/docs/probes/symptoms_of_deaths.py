@@ -240,10 +240,23 @@ def _():
 # -- somebody stopped it
 
 
+def grow_and_wait(size):
+    taken = b"x" * size
+    time.sleep(60)
+    return len(taken)
+
+
 @symptom("`TaskTimeoutError`: `the timeout of 0.2 s has passed`")
 def _():
     error = pool.options(timeout=0.2).submit(time.sleep, 60).exception()
     assert isinstance(error, TimeoutError)
+    yield error
+
+
+@symptom("`TaskMemoryError`: `its private memory had grown by`")
+def _():
+    error = pool.options(memory_limit=16 << 20).submit(grow_and_wait, 64 << 20).exception()
+    assert isinstance(error, MemoryError)
     yield error
 
 
