@@ -198,6 +198,7 @@ def _advice_on_memory(report: Report) -> list[str]:
     if limits["oom_group"]:
         lines.append(
             f"{limits['oom_group']} is 1: when memory runs out, the kernel kills this program along with the worker. "
+            "A pool ends the task that holds most when the group is nearly full, if there is time to. "
             "Cure: OOMPolicy=continue in the systemd unit (OOMPolicy=kill sets it), singleProcessOOMKill: true in the "
             "kubelet's configuration (Kubernetes 1.32), or write 0 into the file."
         )

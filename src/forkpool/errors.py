@@ -81,11 +81,13 @@ class TaskTimeoutError(TaskError, TimeoutError):
 class TaskMemoryError(TaskError, MemoryError):
     """While the task ran, its worker's private memory grew beyond the `memory_limit`; the worker was killed.
 
-    Row "task exceeds its `memory_limit`" of the failure table.
+    Or the control group's memory was nearly full, of which this worker held most, and the kernel would have killed all of the
+    group (`memory.oom.group`), this program too. The message tells which.
+    Rows "task exceeds its `memory_limit`" and "the control group's memory is nearly full" of the failure table.
 
     Attributes:
-        limit: Bytes by which it might grow.
-        grown: Bytes by which it had grown when it was looked at: more than `limit`, for memory is looked at from time to time.
+        limit: Bytes by which it might grow; or that the control group may have.
+        grown: Bytes by which it had grown when it was looked at, which is more than `limit`; or that it held of the group's.
 
     .. versionadded:: 0.1
     """

@@ -49,11 +49,12 @@ class PoolStatistics:
         crashed: Calls whose worker died (`WorkerCrashedError`), by `kill_workers()` and `terminate_workers()` too.
         cancelled: Calls that ended in `CancelledError`: cancelled before they began, or killed.
         timed_out: Calls that were stopped at their `timeout`.
-        over_memory: Calls that were stopped at their `memory_limit`.
+        over_memory: Calls that ended in `TaskMemoryError`: at their `memory_limit`, or since the control group was full.
         workers: Workers that live and are ready; one that was asked to leave is not counted.
         workers_started: Workers that have become ready since the pool was made.
         workers_replaced: How many workers ended before the pool did, by reason: "max_tasks_per_child", "recycle_workers",
-            "restart_workers", "crashed", "timed_out", "over_memory", "killed". A reason that never came is not in it.
+            "restart_workers", "crashed", "timed_out", "over_memory", "group_full", "killed". A reason that never came is not
+            in it.
         busy_time: Seconds that calls have run, by slot; with what runs now.
     """
 

@@ -29,6 +29,7 @@ _NAMES = list(DEEDS)
 _WEIGHTS = [deed.weight for deed in DEEDS.values()]
 _GENTLE = [name for name, deed in DEEDS.items() if deed.end is End.RESULT]
 _NO_LIMIT_S = 100.0
+_NO_LIMIT = 1 << 40  # bytes: it is looked at, and goes on
 _RETRY_ON: list[tuple[type[BaseException], ...]] = [(WorkerCrashedError,), (WorkerCrashedError, TaskTimeoutError)]
 
 
@@ -150,6 +151,7 @@ class Submitter:
             cancel_running=story.cancel_running,
             retries=story.attempts - 1,
             retry_on=self._dice.choice(_RETRY_ON),
+            memory_limit=self._dice.choice([None, None, None, None, _NO_LIMIT]),
         )
         return view if self._dice.random() < 0.7 else view.options(priority=self._dice.randrange(-2, 3))
 

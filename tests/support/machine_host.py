@@ -112,6 +112,11 @@ class Host:
         self.machine.on_memory(self.worker(generation), self.now, private)
         return self.step()
 
+    def group_memory(self, used: int | None, **private: int | None) -> list[tuple[object, ...]]:
+        """What was read of the control group, and what each worker holds by the name of its first task."""
+        self.machine.on_group_memory(self.now, used, lambda worker: private[worker.tasks[0].name])
+        return self.step()
+
     def sent(self, generation: int) -> None:
         self.machine.on_sent(self.worker(generation), self.now)
 

@@ -27,6 +27,8 @@ SHORT_S = 0.00001
 TASK_NAMES = ["short", "other", "long"]
 ERRORS = [WORKER_CRASHED[0], TASK_TIMED_OUT[0], TASK_OVER_MEMORY[0], "builtins.KeyError"]
 MEMORY_LIMIT = 100
+GROUP_LIMIT = 6000
+ENDS_ONE = (Verdict.KILLED, Verdict.TIMED_OUT, Verdict.OVER_MEMORY, Verdict.GROUP_FULL)  # and no other
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Host(RuleBasedStateMachine):
         max_tasks=st.one_of(st.none(), st.integers(1, 3)),
         lazy=st.booleans(),
         lives=st.sampled_from([20, 5, 0]),
+        guarded=st.booleans(),
         first=st.sampled_from([(3.0, None), (None, MEMORY_LIMIT), (3.0, MEMORY_LIMIT), (None, None), None]),
     )
     def make(
@@ -82,6 +85,7 @@ class Host(RuleBasedStateMachine):
         max_tasks: int | None,
         lazy: bool,
         lives: int,
+        guarded: bool,
         first: tuple[float | None, int | None] | None,
     ) -> None:
         self.lives = lives  # tasks that are sent before the pool may come to its end, else most runs were over at once
@@ -104,6 +108,8 @@ class Host(RuleBasedStateMachine):
         self.finished = 0
         self.recycled: set[int] = set()  # generations that the user wanted replaced
         self.closed = self.aborted = self.stopped = self.was_broken = self.queue_cancelled = False
+        if guarded:
+            self.machine.guard_group(GROUP_LIMIT)
         if first is not None:
             self.begin_with(*first)
 
@@ -236,6 +242,17 @@ class Host(RuleBasedStateMachine):
             process.seen = None if process.dead else process.private
             self.machine.on_memory(worker, self.now, process.seen)
 
+    def do_look_at_group(self, _: None, __: None) -> None:
+        def private(worker: Worker) -> int | None:
+            process = self.processes[worker.generation]
+            assert not process.kill_signal
+            return None if process.dead else process.private
+
+        self.machine.on_group_memory(self.now, self.used(), private)
+
+    def used(self) -> int:
+        return sum(process.private for process in self.processes.values() if not process.dead)
+
     def do_stop(self, worker: Worker, _: None) -> None:
         process = self.processes[worker.generation]
         assert not process.is_busy_with
@@ -253,7 +270,7 @@ class Host(RuleBasedStateMachine):
             return  # the news came between the decision and now
         assert not process.kill_signal
         process.kill_signal = True
-        if not self.stopped and worker.doom in (Verdict.KILLED, Verdict.TIMED_OUT, Verdict.OVER_MEMORY):
+        if not self.stopped and worker.doom in ENDS_ONE:
             # None is left if the answer was read since the decision.
             assert [task.verdict for task in worker.tasks] in ([], [worker.doom])
             assert process.is_busy_with == list(worker.tasks), "the signal might hit another task"
@@ -297,6 +314,12 @@ class Host(RuleBasedStateMachine):
         assert process.base is not None
         assert process.seen is not None
         assert process.seen - process.base == worker.grown > call.task.options.memory_limit
+
+    def judge_group_full(self, call: Call, worker: Worker) -> None:
+        process = self.processes[worker.generation]
+        assert process.holds is call.task
+        assert process.kill_signal
+        assert worker.grown >= GROUP_LIMIT // 2 // (self.max_workers + 1)
 
     def judge_killed(self, call: Call, worker: Worker | None) -> None:
         if worker is None:
@@ -436,7 +459,7 @@ class Host(RuleBasedStateMachine):
         process.failing.add(process.holds)  # type: ignore[arg-type]  # it holds one
         self.worker_answers(process)
 
-    @rule(data=st.data(), by=st.sampled_from([MEMORY_LIMIT + 1, MEMORY_LIMIT, 1, -500]), looked_at=st.booleans())
+    @rule(data=st.data(), by=st.sampled_from([MEMORY_LIMIT + 1, MEMORY_LIMIT, 1, -500, GROUP_LIMIT]), looked_at=st.booleans())
     @precondition(lambda self: self.alive())
     def grow(self, data: st.DataObject, by: int, looked_at: bool) -> None:
         """One that has a limit, if there is any: it takes its task at last."""

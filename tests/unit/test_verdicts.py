@@ -21,6 +21,7 @@ CRASH = CrashFacts(
     task_name="resize",
     timeout=None,
     memory_limit=None,
+    memory_file=None,
     grown=0,
     pid=4711,
     slot=3,
@@ -143,6 +144,23 @@ def test_a_task_that_holds_too_much() -> None:
     assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
 
 
+def test_a_control_group_that_is_nearly_full() -> None:
+    facts = {
+        "verdict": Verdict.GROUP_FULL,
+        "memory_limit": 1 << 30,
+        "memory_file": "/sys/fs/cgroup/memory.max",
+        "grown": 700 << 20,
+    }
+    assert message(**facts, status=signal.SIGKILL) == [
+        "worker 3 (pid 4711) was killed while running 'resize' (1.23 s, peak memory 50 MiB): "
+        "the memory of the control group was nearly full (1024.0 MiB, /sys/fs/cgroup/memory.max), "
+        "and it held most of it, 700.0 MiB",
+        PARTLY,
+        f"{USABLE}. memory.oom.group is set, so the kernel would have killed this program too. "
+        "Lower max_workers or what one task holds, or raise the limit.",
+    ]
+
+
 def test_a_pool_that_was_stopped() -> None:
     assert message(verdict=Verdict.POOL_KILLED, status=signal.SIGTERM, pool_usable=False) == [
         "worker 3 (pid 4711) was stopped while running 'resize' (1.23 s, peak memory 50 MiB): "
@@ -190,6 +208,7 @@ def test_the_facts_are_attributes() -> None:
         (Verdict.POOL_KILLED, errors.WorkerCrashedError),
         (Verdict.TIMED_OUT, errors.TaskTimeoutError),
         (Verdict.OVER_MEMORY, errors.TaskMemoryError),
+        (Verdict.GROUP_FULL, errors.TaskMemoryError),
     ],
 )
 def test_the_class_follows_the_verdict(verdict: Verdict, kind: type[Exception]) -> None:

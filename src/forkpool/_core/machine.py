@@ -20,10 +20,12 @@ Tests: tests/unit/test_machine.py (order of facts), tests/unit/test_machine_stat
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from . import repeating
+from .group_guard import GroupGuard
 from .ready_queue import ReadyQueue
 from .states import Expiry, RepeatableTask, Task, Verb, Verdict, Worker, WorkerState
 from .workforce import Workforce
@@ -66,6 +68,8 @@ class PoolMachine(Workforce):
         self._repeat = repeat
         self._started_at = started_at
         self._finished = False
+        self._max_workers = max_workers
+        self._guard: GroupGuard | None = None
 
     # --- facts: work -----------------------------------------------------------------------------------
 
@@ -129,6 +133,17 @@ class PoolMachine(Workforce):
         """The worker has so many bytes of private memory (asked for by LOOK); None: nobody can tell."""
         if self._memory.on_memory(worker, now, private):
             self._condemn(worker, worker.tasks[0], Verdict.OVER_MEMORY)
+
+    def guard_group(self, limit: int) -> None:
+        """From now on no task is to fill the control group, which may have so many bytes."""
+        self._guard = GroupGuard(limit, self._max_workers)
+
+    def on_group_memory(self, now: float, used: int | None, private: Callable[[Worker], int | None]) -> None:
+        """The control group has so many bytes (asked for by LOOK_AT_GROUP). `private` tells as for `on_memory`."""
+        assert self._guard is not None
+        worker = self._guard.on_memory(now, used, self.workers.values(), private)
+        if worker is not None:
+            self._condemn(worker, worker.tasks[0], Verdict.GROUP_FULL)
 
     def on_recalled(self, worker: Worker, seqs: list[int], now: float, *, alive: bool) -> None:
         """These tasks were still in the worker's pipe, and now are not: it will never run them."""
@@ -279,10 +294,19 @@ class PoolMachine(Workforce):
         times = [worker.deadline for worker in self.workers.values() if worker.deadline is not None]
         times += self._ahead.times()
         times += self._memory.times()
+        if self._guard is not None:
+            times.append(self._looks_at_group())
         retry_at = self._staffing.retry_at
         if retry_at is not None and any(self._wanted()):
             times.append(retry_at)
-        return min(times, default=None)
+        soonest = min(times, default=math.inf)
+        return None if soonest == math.inf else soonest
+
+    def _looks_at_group(self) -> float:
+        """When (monotonic seconds) the control group is looked at next: not while nobody works."""
+        assert self._guard is not None
+        when = self._guard.look_at
+        return math.inf if when is None or not any(worker.tasks for worker in self.workers.values()) else when
 
     # --- decisions -------------------------------------------------------------------------------------
 
@@ -304,6 +328,9 @@ class PoolMachine(Workforce):
             self._let_go(now)
         elif self._staffing.has_expired:
             self._spawn(now)
+        if self._guard is not None and self._looks_at_group() <= now:
+            self._guard.look_at = None
+            self.actions.append((Verb.LOOK_AT_GROUP, None, None))
 
     def _claim(self, task: Task) -> bool:
         """Take a task for running; False if its user has cancelled it. He may have been interrupted: it ends all the same."""

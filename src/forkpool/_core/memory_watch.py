@@ -20,6 +20,11 @@ SOONEST_S = 0.01  # arbitrary: some 0.5 % of a CPU, and 40 MB at 4 GB/s
 LATEST_S = 0.5  # arbitrary: several threads may be faster together
 
 
+def next_look(left: int) -> float:
+    """Seconds after which so many bytes could have been taken."""
+    return min(max(left / FASTEST_GROWTH, SOONEST_S), LATEST_S)
+
+
 @dataclass(slots=True)
 class _Watched:
     """A worker that runs a task with a limit."""
@@ -57,7 +62,7 @@ class MemoryWatch:
             watched.base = private
         worker.grown = private - watched.base
         left = watched.limit - worker.grown
-        watched.look_at = now + min(max(left / FASTEST_GROWTH, SOONEST_S), LATEST_S)
+        watched.look_at = now + next_look(left)
         return left < 0
 
     def end(self, worker: Worker) -> None:

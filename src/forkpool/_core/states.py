@@ -44,6 +44,7 @@ class Verdict(Enum):
     CRASHED = auto()
     TIMED_OUT = auto()
     OVER_MEMORY = auto()
+    GROUP_FULL = auto()  # its worker held most of the memory of a control group that the kernel was about to kill
     KILLED = auto()
     CANCELLED = auto()  # never ran
     POOL_BROKEN = auto()  # never ran
@@ -55,6 +56,7 @@ class Verb(Enum):
 
     SPAWN = auto()  # fork this worker
     LOOK = auto()  # read how much private memory this worker has, report `on_memory`
+    LOOK_AT_GROUP = auto()  # read how much memory the control group has, report `on_group_memory`
     SEND = auto()  # write this task into this worker's pipe
     RECALL = auto()  # take back what this worker has not taken, report `on_recalled`
     STOP = auto()  # ask this idle worker to leave
@@ -106,7 +108,7 @@ class Worker:
     leaving: bool = False  # it was asked to leave
     terminated: bool = False  # the host sent SIGTERM because the user wants all workers to end
     doom: Verdict | None = None  # set once SIGKILL was asked for: what its task gets
-    grown: int = 0  # bytes: by how much its private memory had grown when it was last looked at; for messages
+    grown: int = 0  # bytes: by how much its private memory had grown at the last look (GROUP_FULL: all of it); for messages
 
     @property
     def has_ready_heir(self) -> bool:

@@ -18,6 +18,7 @@ from .._core.wire import PLAIN, Kind
 from ..future import EncodedAnswer, ForkFuture, Run
 from .answers import decode_exception, decode_value
 from .callbacks import CallbackRunner
+from .group_memory import GroupMemory
 from .oom import OomWatch
 from .retries import Failure, may_have_run, never_again, note, text_of, with_notes
 from .tally import OF_VERDICT, Outcome, Tally
@@ -46,6 +47,7 @@ class Endings:
         self._why_broken = why_broken
         self._callbacks = CallbackRunner()
         self._oom: OomWatch | None = None  # from `begin` on
+        self.group: GroupMemory | None = None  # which the kernel would kill as a whole
 
     def begin(self) -> None:
         """Call on the supervisor's thread before the first worker starts."""
@@ -169,12 +171,14 @@ class Endings:
     def _facts(self, task: Task, worker: Worker, link: WorkerLink, verdict: Verdict) -> CrashFacts:
         assert link.death is not None
         started = link.started_at(task.seq)
+        group = self.group if verdict is Verdict.GROUP_FULL else None
         by_signal_9 = link.death.status is not None and link.death.status & 0x7F == 9
         return CrashFacts(
             verdict=verdict,
             task_name=task.name,
             timeout=task.options.timeout,
-            memory_limit=task.options.memory_limit,
+            memory_limit=task.options.memory_limit if group is None else group.limit,
+            memory_file=None if group is None else group.file,
             grown=worker.grown,
             pid=link.pid,
             slot=worker.slot,

@@ -30,6 +30,7 @@ OF_VERDICT = {
     Verdict.POOL_KILLED: Outcome.CRASHED,
     Verdict.TIMED_OUT: Outcome.TIMED_OUT,
     Verdict.OVER_MEMORY: Outcome.OVER_MEMORY,
+    Verdict.GROUP_FULL: Outcome.OVER_MEMORY,
     Verdict.KILLED: Outcome.CANCELLED,
     Verdict.CANCELLED: Outcome.CANCELLED,
     Verdict.POOL_BROKEN: Outcome.FAILED,

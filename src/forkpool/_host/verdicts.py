@@ -40,7 +40,8 @@ class CrashFacts:
     task_name: str
     timeout: float | None
     memory_limit: int | None  # bytes
-    grown: int  # bytes: what `memory_limit` limits, when it was looked at last
+    memory_file: str | None  # set: it is the limit of the control group, by this file
+    grown: int  # bytes: what `memory_limit` limits, when it was looked at last; of the group's: what the worker held
     pid: int
     slot: int
     status: int | None  # wait status; None: unknown
@@ -85,7 +86,7 @@ def task_error(facts: CrashFacts) -> TaskError:
     more: dict[str, Any] = {}
     if facts.verdict is Verdict.TIMED_OUT:
         kind = errors.TaskTimeoutError
-    elif facts.verdict is Verdict.OVER_MEMORY:
+    elif facts.verdict in (Verdict.OVER_MEMORY, Verdict.GROUP_FULL):
         kind, more = errors.TaskMemoryError, {"limit": facts.memory_limit, "grown": facts.grown}
     return kind(
         _message(facts),
@@ -190,9 +191,12 @@ def _what_happened(facts: CrashFacts) -> str:
     during += ")"
     if facts.verdict is Verdict.TIMED_OUT:
         return f"was killed {during}: the timeout of {facts.timeout:g} s has passed"
+    grown, limit = facts.grown / 2**20, (facts.memory_limit or 0) / 2**20
     if facts.verdict is Verdict.OVER_MEMORY:
-        grown, limit = facts.grown / 2**20, (facts.memory_limit or 0) / 2**20
         return f"was killed {during}: its private memory had grown by {grown:.1f} MiB, memory_limit is {limit:.1f} MiB"
+    if facts.verdict is Verdict.GROUP_FULL:
+        full = f"the memory of the control group was nearly full ({limit:.1f} MiB, {facts.memory_file})"
+        return f"was killed {during}: {full}, and it held most of it, {grown:.1f} MiB"
     if facts.verdict is Verdict.POOL_KILLED:
         return f"was stopped {during}: terminate_workers() or kill_workers() was called"
     if facts.note:
@@ -220,6 +224,11 @@ def _next_step(facts: CrashFacts) -> str:
         return f"{go_on}. Raise the timeout if the task is merely slow."
     if facts.verdict is Verdict.OVER_MEMORY:
         return f"{go_on}. Raise memory_limit if the task rightly needs more; else let it hold less at a time."
+    if facts.verdict is Verdict.GROUP_FULL:
+        return (
+            f"{go_on}. memory.oom.group is set, so the kernel would have killed this program too. Lower max_workers or what "
+            "one task holds, or raise the limit."
+        )
     if facts.signal == "SIGKILL" and not facts.note:
         return (
             f"{go_on}. SIGKILL comes from outside: from a person, a service manager, or the kernel when memory is short; "

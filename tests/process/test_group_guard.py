@@ -1,0 +1,122 @@
+"""Row "the control group's memory is nearly full": real workers, in a group whose files the test writes.
+
+A group that the kernel really kills would take the test along; what its files look like is in tests/unit/test_group_memory.py.
+"""
+
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from forkpool import ForkPoolExecutor, TaskMemoryError
+from forkpool._host import group_memory, supervisor
+from tests.support import processes, tasks
+from tests.support.gate import Gate, GateInTask
+from tests.support.machine import FakeMachine
+
+MIB = 1 << 20
+LIMIT = 384 * MIB  # two workers: one that holds less than a sixth of it is let be
+
+
+class Group:
+    """A group with `memory.oom.group`, as the pool sees it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        machine = FakeMachine(folder)
+        machine.write("/proc/self/cgroup", "0::/app\n")
+        machine.write("/proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+        machine.write("/sys/fs/cgroup/app/memory.oom.group", "1\n")
+        machine.write("/sys/fs/cgroup/app/memory.max", f"{LIMIT}\n")
+        self.current = str(folder / "sys/fs/cgroup/app/memory.current")
+        self._looks: SimpleQueue[None] = SimpleQueue()
+        self._count_looks(monkeypatch)
+        self.set(100)
+        monkeypatch.setattr(supervisor, "find_group_memory", lambda: group_memory.find_group_memory(machine.root))
+
+    def set(self, mib: int) -> None:
+        _write(self.current, mib)
+        while not self._looks.empty():
+            self._looks.get()
+
+    def wait_look(self) -> None:
+        """Since the last `set`, or the last look that was waited for."""
+        self._looks.get()
+
+    def _count_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read = group_memory.GroupMemory.used
+
+        def used(group: group_memory.GroupMemory) -> int | None:
+            found = read(group)
+            self._looks.put(None)
+            return found
+
+        monkeypatch.setattr(group_memory.GroupMemory, "used", used)
+
+
+def _write(path: str, mib: int) -> None:
+    Path(f"{path}.new").write_text(f"{mib * MIB}\n")
+    Path(f"{path}.new").rename(path)
+
+
+def fill(path: str, mib: int, gate: GateInTask) -> None:
+    """Take so much, after which the group is nearly full."""
+    tasks.grow(mib)
+    _write(path, 380)
+    gate.enter()
+
+
+@pytest.fixture
+def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Group:
+    return Group(tmp_path / "root", monkeypatch)
+
+
+def test_the_task_that_holds_most_ends(group: Group, gate: Gate, second_gate: Gate) -> None:
+    with ForkPoolExecutor(2) as ex:
+        other = ex.submit(tasks.enter, second_gate, "untouched")
+        second_gate.wait_inside()
+        future = ex.options(name="hog").submit(fill, group.current, 128, gate)
+        error = future.exception()
+        assert isinstance(error, TaskMemoryError)
+        assert processes.has_ended(error.pid)
+        assert (error.task_name, error.pid, error.signal, error.limit) == ("hog", future.pid, "SIGKILL", LIMIT)
+        assert error.grown >= 128 * MIB
+        assert "memory.oom.group" in str(error)
+        assert ex.submit(tasks.add, 1, 1).result() == 2, "the group is as full as before: who holds little is let be"
+        assert not other.done()
+        group.set(100)
+        second_gate.open_for_all()
+        assert other.result() == "untouched"
+        counts = ex.statistics()
+        assert (counts.over_memory, counts.workers_replaced) == (1, {"group_full": 1})
+
+
+def test_no_call_ends_while_there_is_room(group: Group, gate: Gate) -> None:
+    with ForkPoolExecutor(2) as ex:
+        large = ex.submit(tasks.grow_then, 128, tasks.enter, gate, "large")
+        gate.wait_inside()
+        group.wait_look()
+        assert list(ex.map(abs, range(-200, 0))) == list(range(200, 0, -1))
+        group.wait_look()
+        gate.open_for_all()
+        assert large.result() == "large"
+
+
+def test_no_call_ends_that_holds_little(group: Group, gate: Gate) -> None:
+    with ForkPoolExecutor(2) as ex:
+        futures = [ex.submit(tasks.enter, gate, number) for number in range(2)]
+        for _ in futures:
+            gate.wait_inside()
+        group.set(383)
+        for _ in range(3):
+            group.wait_look()
+        group.set(100)
+        gate.open_for_all()
+        assert [future.result() for future in futures] == [0, 1]
+
+
+def test_another_attempt_if_asked_for(group: Group, gate: Gate) -> None:
+    with ForkPoolExecutor(1) as ex:
+        view = ex.options(retries=1, retry_on=(MemoryError,))
+        error = view.submit(fill, group.current, 128, gate).exception()
+        assert isinstance(error, TaskMemoryError)
+        assert "the memory of the control group was nearly full" in error.__notes__[0]
