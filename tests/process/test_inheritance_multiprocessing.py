@@ -5,12 +5,11 @@ Runs in: pytest and workers. The programs look for leaks at their exit: the reso
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 
 import pytest
 
-from forkpool import ForkPoolExecutor, SerializationError
+from forkpool import ForkPoolExecutor
 from tests.support.script import Script
 
 Start = Callable[..., Script]
@@ -289,14 +288,6 @@ with ForkPoolExecutor(2) as ex:
     ).finish()
     assert program.all("got") == ["1", "2", "3", "closure"]
     assert program.errors == ""
-
-
-def test_a_socket_as_argument_gets_an_error_with_the_remedy() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs, ForkPoolExecutor(1) as ex:
-        with pytest.raises(SerializationError, match=r"is a socket.* create it inside the task"):
-            ex.submit(id, theirs).result()
-        assert ex.submit(len, "abc").result() == 3
 
 
 @pytest.mark.parametrize("name", ["Lock", "Event", "Queue", "Semaphore"])

@@ -7,7 +7,6 @@ import os
 import pickle
 import threading
 from concurrent.futures import CancelledError, wait
-from multiprocessing import get_context, resource_sharer
 from typing import Any
 
 import pytest
@@ -209,18 +208,6 @@ def test_a_task_that_kills_every_worker_takes_nobody_with_it(marks: Marks) -> No
         assert all(type(future.exception()) is WorkerCrashedError for future in poison)
         assert sum(future.attempt for future in poison) == 20
         assert sorted(marks.words()) == sorted(str(number) for number in range(100))
-
-
-def test_what_can_be_fetched_once_is_not_tried_twice() -> None:
-    near, far = get_context("spawn").Pipe()
-    with ForkPoolExecutor(1) as ex:
-        future = ex.options(retries=3).submit(tasks.call, lambda end: os._exit(1), far)
-        error = future.exception()
-        assert type(error) is WorkerCrashedError
-        assert future.attempt == 1
-    resource_sharer.stop(timeout=10)  # a thread of the standard library's, which lives as long as its process
-    near.close()
-    far.close()
 
 
 def test_inline_errors_are_tried_again(marks: Marks) -> None:

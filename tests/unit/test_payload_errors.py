@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import functools
 import socket
 import sqlite3
+import ssl
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forkpool._shared.payload import CallDecoder, CallEncoder, PayloadError, ResultEncoder
+from tests.support.shortage import descriptors_left
 from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker
 
@@ -67,19 +69,59 @@ def test_of_one_that_holds_an_open_file(tmp_path: Path) -> None:
     assert str(error).endswith("which belongs to its process; pass the path and open it inside the task")
 
 
-@pytest.fixture
-def sockets() -> Iterator[socket.socket]:
-    with socket.socket() as made:
-        yield made
-
-
-def test_of_one_that_holds_a_socket_or_a_connection(sockets: socket.socket) -> None:
+def test_of_one_that_holds_a_connection() -> None:
     connection = sqlite3.connect(":memory:")
     inside = "which belongs to its process; create it inside the task, or in an initializer that stores it in a global"
     intro = "cannot send `Service.run` to a worker: `Service.it` is"
-    assert str(refuse(Service(it=sockets).run)) == f"{intro} a socket, {inside}"
     assert str(refuse(Service(it=connection).run)) == f"{intro} an open connection (sqlite3.Connection), {inside}"
     connection.close()
+
+
+class Wrapped(socket.socket):
+    pass
+
+
+def test_sockets_that_cannot_be_handed_over() -> None:
+    intro = "cannot send argument 1 of `work` to a worker: it is"
+    with socket.socket() as closed:
+        pass
+    assert str(refuse(work, closed)) == f"{intro} a socket that is closed; submit the call before you close it"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    with context.wrap_socket(socket.socket()) as wrapped:
+        assert str(refuse(work, wrapped)) == (
+            f"{intro} an SSL socket, whose keys and buffers are in the memory of its process; pass the plain socket and "
+            "wrap it inside the task, or connect there"
+        )
+    with Wrapped() as special:
+        assert str(refuse(work, special)).startswith(f"{intro} a tests.unit.test_payload_errors.Wrapped, which is not a plain")
+
+
+async def refuse_writer() -> str:
+    ours, theirs = socket.socketpair()
+    _, writer = await asyncio.open_connection(sock=ours)
+    said = str(refuse(work, writer))
+    writer.close()
+    await writer.wait_closed()
+    theirs.close()
+    return said
+
+
+def test_streams_of_asyncio() -> None:
+    assert asyncio.run(refuse_writer()) == (
+        "cannot send argument 1 of `work` to a worker: it is a stream or transport of asyncio (asyncio.streams.StreamWriter), "
+        "which belongs to its event loop; pass a socket that asyncio does not use, or connect inside the task"
+    )
+
+
+def test_a_socket_for_which_there_is_no_descriptor() -> None:
+    with socket.socket() as made:
+        with descriptors_left(0):
+            said = str(refuse(work, made))
+        assert said == (
+            "cannot send argument 1 of `work` to a worker: it (a socket.socket) cannot be pickled: "
+            "OSError: [Errno 24] Too many open files"
+        )
 
 
 def test_deeper_attributes_are_named_by_their_path() -> None:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-from collections.abc import Iterator
-from multiprocessing import resource_sharer
+import os
+import socket
+import threading
 from typing import Any
 
 import pytest
 
-from forkpool._shared.payload import CallEncoder, PayloadError, is_single_use
+from forkpool._shared.passed_fds import Holding, HoldingPayload
+from forkpool._shared.payload import CallEncoder, PayloadError
 from tests.unit.worker_process import Worker
-
-
-@pytest.fixture(autouse=True)
-def no_sharer_left() -> Iterator[None]:
-    yield
-    resource_sharer.stop(timeout=5)
 
 
 @pytest.fixture(params=["spawn", "forkserver"])
@@ -60,13 +56,103 @@ def test_a_ctypes_object_of_ones_own_is_copied(worker: Worker) -> None:
     assert worker.call(lambda one: one.value + 1, own) == 5
 
 
-def test_connections_arrive_and_mark_the_payload(worker: Worker) -> None:
+def test_connections_and_sockets_arrive(worker: Worker) -> None:
     ours, theirs = multiprocessing.Pipe()
-    with ours, theirs:
-        worker.call(lambda connection: connection.send(9), theirs)
+    near, far = socket.socketpair()
+    far.settimeout(2.5)
+
+    def send(connection: Any, sock: socket.socket) -> Any:
+        connection.send(9)
+        sock.sendall(b"said")
+        return sock.gettimeout(), sock.family.name, sock.type.name, sock.get_inheritable(), connection.fileno() != sock.fileno()
+
+    with ours, theirs, near, far:
+        threads = threading.active_count()
+        assert worker.call(send, theirs, far) == (2.5, "AF_UNIX", "SOCK_STREAM", False, True)
         assert ours.recv() == 9
-        assert is_single_use(CallEncoder().encode(id, (theirs,), {}))
-        assert not is_single_use(CallEncoder().encode(id, (multiprocessing.get_context("spawn").Lock(),), {}))
+        assert near.recv(9) == b"said"
+        assert threading.active_count() == threads
+
+
+@pytest.fixture
+def count_held() -> Any:
+    return lambda: len([fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")])
+
+
+def test_one_duplicate_for_all_calls_closed_with_the_last_payload(count_held: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        before = count_held()
+        payloads = [CallEncoder().encode(id, (theirs, [theirs]), {}) for _ in range(20)]
+        assert count_held() == before + 1
+        assert len(set(payloads)) == 1  # or a global that is a socket would count as changed each time
+        payloads.pop()
+        assert count_held() == before + 1
+        payloads.clear()
+        assert count_held() == before
+
+
+def test_a_duplicate_that_is_being_closed_is_not_shared_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1. The supervisor drops the last payload; 2. a thread that submits holds the same socket; 3. the duplicate is closed.
+
+    With a `__del__` that closes, the thread got the dying object from the weak reference, and the worker a closed descriptor.
+    """
+    ours, theirs = socket.socketpair()
+    second, close = Holding(), os.close
+
+    def hold_then_close(fd: int) -> None:
+        monkeypatch.setattr(os, "close", close)
+        second.hold(theirs.fileno())
+        close(fd)
+
+    with ours, theirs:
+        first = Holding()
+        key = first.hold(theirs.fileno())
+        monkeypatch.setattr(os, "close", hold_then_close)
+        del first
+        lent = second.lend(key, again=True)
+        assert lent is not None
+        assert os.path.sameopenfile(lent.fd, theirs.fileno())
+
+
+def test_both_ends_of_a_pipe_are_told_apart() -> None:
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with reader, writer:
+        payload = CallEncoder().encode(id, (reader, writer), {})
+        assert isinstance(payload, HoldingPayload)
+        assert len(payload.holding._held) == 2
+
+
+def test_what_is_given_away_is_given_as_often_as_it_is_named() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        holding = Holding()
+        key = holding.hold(theirs.fileno())
+        assert holding.hold(theirs.fileno()) == key
+        first = holding.lend(key, again=True)
+        assert first is not None
+        assert [holding.lend(key, again=False) for _ in range(3)] == [first, first, None]
+        assert holding.lend("0.0", again=True) is None
+
+
+def test_a_call_that_cannot_be_pickled_holds_nothing(count_held: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        before = count_held()
+        with pytest.raises(PayloadError, match="generator"):
+            CallEncoder().encode(id, (theirs, (x for x in ())), {})
+        assert count_held() == before
+
+
+def test_big_calls_that_are_watched_may_hold_sockets_and_locks() -> None:
+    said: list[str] = []
+    ours, theirs = socket.socketpair()
+    lock = multiprocessing.get_context("spawn").Lock()
+    with ours, theirs:
+        encoder = CallEncoder(warn=said.append)
+        for _ in range(3):
+            encoder.encode(id, (theirs, lock, [bytes(1_100_000)]), {})
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("kind", ["Lock", "RLock", "Event", "Queue", "SimpleQueue", "Semaphore", "Condition"])

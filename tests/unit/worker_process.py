@@ -6,10 +6,15 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from forkpool._host.answers import decode_exception, decode_value
+from forkpool._host.fd_server import FdServer
+from forkpool._host.reactor import Reactor
+from forkpool._shared.passed_fds import HoldingPayload, address_of
 from forkpool._shared.payload import CallEncoder, PayloadError
 
 SOURCE = str(Path(__file__).parents[2] / "src")
@@ -63,8 +68,10 @@ class Worker:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(struct.pack("<Q", len(payload)) + payload)
-        process.stdin.flush()
+        with self._lender(payload) as lend:
+            process.stdin.write(struct.pack("<Q", len(payload)) + payload)
+            process.stdin.flush()
+            lend()
         kind = process.stdout.read(1)
         assert kind, f"the worker died: {process.wait()}"
         data = process.stdout.read(struct.unpack("<Q", process.stdout.read(8))[0])
@@ -73,6 +80,28 @@ class Worker:
         if kind == b"u":
             raise PayloadError(data.decode(), "result")
         raise decode_exception(data)
+
+    @contextmanager
+    def _lender(self, payload: bytes) -> Iterator[Callable[[], None]]:
+        """Be the pool that has the descriptors of a call: the function serves them until the answer comes."""
+        if not isinstance(payload, HoldingPayload):
+            yield lambda: None
+            return
+        assert self._process.stdout is not None
+        answers, reactor = self._process.stdout.fileno(), Reactor()
+        reactor.open()
+        calls = {self._process.pid: [(payload, True)]}
+        server = FdServer(address_of(""), reactor, calls.get)
+        server.open()
+        reactor.watch(answers, lambda: reactor.unwatch(answers))
+
+        def serve() -> None:
+            while answers in reactor._handlers:
+                reactor.handle(reactor.wait(None))
+
+        yield serve
+        server.close()
+        reactor.close()
 
     def close(self) -> None:
         assert self._process.stdin is not None

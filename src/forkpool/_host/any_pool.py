@@ -33,7 +33,10 @@ class AnyPool(ABC):
     def __init__(self, config: PoolConfig) -> None:
         self.config = config
         self.pid = os.getpid()
-        self.encoder = CallEncoder(config.serializer, _warn_of_payload, preloads_main="__main__" in config.preload)
+        self.name = f"forkpool-{os.urandom(12).hex()}"  # nobody else has it, or can guess it
+        self.encoder = CallEncoder(
+            config.serializer, _warn_of_payload, preloads_main="__main__" in config.preload, pool_name=self.name
+        )
         for ledger in observers:
             ledger.on_made()
 

@@ -21,10 +21,11 @@ from .._core.machine import PoolMachine
 from .._core.states import Expiry, Task, Worker, WorkerState
 from .._core.wire import Answer, Kind, MalformedFrame
 from .._shared.descriptors import close_all
-from .._shared.payload import is_single_use
+from .._shared.passed_fds import HoldingPayload
 from ..config import PoolConfig
 from ..future import Run
 from .exit_status import orphan_status
+from .fd_server import FdServer
 from .last_words import finish_lines
 from .preload_gate import PreloadGate
 from .reactor import Reactor
@@ -49,18 +50,23 @@ class Crew:
         machine: PoolMachine,
         reactor: Reactor,
         on_answer: Callable[[Worker, Answer], None],
-        encode_initializer: Callable[[], bytes] | None,
+        init_payload: bytes | None,
         gate: PreloadGate,
         on_preload_failure: Callable[[bytes, str], None],
+        address: bytes,
     ) -> None:
+        """
+        Args:
+            address: Where workers ask for the descriptors that are in their calls.
+        """
         self.links: dict[int, WorkerLink] = {}  # by generation
         self.start_failure = "no attempt was made"  # why the last worker that could not be started could not
         self._machine = machine
         self._reactor = reactor
         self._on_answer = on_answer
-        self._encode_initializer = encode_initializer
-        self._init_payload = encode_initializer() if encode_initializer is not None else None
+        self._init_payload = init_payload  # of the initializer's call, the same for each worker
         self.servers = Servers(config, reactor, self, gate, on_preload_failure)
+        self._fd_server = FdServer(address, reactor, self._calls_of)
         self._unflushed: dict[int, Worker] = {}  # by generation: was sent something that is not written yet
         self._dead: list[int] = []  # reported; their links are still needed for what the core decides
         self._warned = False
@@ -74,6 +80,8 @@ class Crew:
 
     def send(self, worker: Worker, task: Task) -> None:
         """Take on a task for a worker's pipe; `flush` writes it."""
+        if type(task.payload) is HoldingPayload:
+            self._fd_server.open()
         self.links[worker.generation].send(Kind.TASK, task.seq, task.payload, task.attempt - 1)
         self._unflushed[worker.generation] = worker
 
@@ -128,6 +136,11 @@ class Crew:
             self.links[generation].kill_group()
             self._drop(generation)
         self.servers.close()
+        self._fd_server.close()
+
+    def forget_initializer(self) -> None:
+        """No worker will be started any more: let go of the descriptors in initargs."""
+        self._init_payload = None
 
     # --- what the supervisor asks ----------------------------------------------------------------------
 
@@ -179,6 +192,7 @@ class Crew:
         """Number and purpose of each descriptor."""
         found = [(fd, f"channel of worker {link.slot}") for link in list(self.links.values()) for fd in link.fds]
         found += self.servers.fds()
+        found += [(fd, "hands descriptors to workers") for fd in self._fd_server.fds()]
         return found
 
     def close_in_fork(self) -> None:
@@ -186,6 +200,7 @@ class Crew:
         for link in list(self.links.values()):
             close_all(link.fds)
         self.servers.close_in_fork()
+        self._fd_server.close_in_fork()
 
     # --- facts: workers --------------------------------------------------------------------------------
 
@@ -304,24 +319,17 @@ class Crew:
             self.servers.refuse(link, generation)  # it kills the group
             self.on_spawn_failed(generation, f"this process cannot watch another worker: {error}")
             return
-        if self._encode_initializer is not None:
-            self._send_initializer(link)
+        if self._init_payload is not None:
+            self._send_initializer(link, self._init_payload)
         worker = self._machine.workers[generation]
         if worker.doom is not None:
             link.kill()
         elif worker.leaving:
             self._send_control(link, Kind.STOP, b"")
 
-    def _send_initializer(self, link: WorkerLink) -> None:
-        """Pickled anew where it holds descriptors: each copy of one can be fetched once only."""
-        assert self._encode_initializer is not None
-        try:
-            payload = self._init_payload or self._encode_initializer()
-        except Exception as error:  # the user's __reduce__ worked once
-            link.note = f"the initializer's arguments cannot be pickled again: {error}"
-            link.kill()
-            return
-        self._init_payload = None if is_single_use(payload) else payload
+    def _send_initializer(self, link: WorkerLink, payload: bytes) -> None:
+        if type(payload) is HoldingPayload:
+            self._fd_server.open()
         self._send_control(link, Kind.INIT, payload)
 
     def on_exited(self, generation: int, death: Death) -> None:
@@ -356,6 +364,15 @@ class Crew:
             _LOGGER.warning("a worker could not be started (%s); trying again, with the workers that exist meanwhile", reason)
         self._machine.on_spawn_failed(worker, time.monotonic())
 
+    def _calls_of(self, pid: int) -> list[tuple[bytes, bool]] | None:
+        """What a worker was sent, and whether that may be sent again; None: there is no such worker."""
+        generation = next((number for number, link in self.links.items() if link.pid == pid and link.death is None), None)
+        if generation is None:
+            return None
+        tasks = self._machine.workers[generation].tasks
+        calls = [(task.payload, task.attempt <= task.options.retries) for task in tasks]
+        return [*calls, (self._init_payload, True)] if self._init_payload is not None else calls
+
     # --- descriptors -----------------------------------------------------------------------------------
 
     def _watch(self, generation: int, link: WorkerLink) -> None:
@@ -372,6 +389,7 @@ class Crew:
     def _drop(self, generation: int) -> None:
         link = self.links.pop(generation)  # first: a fork of the host that comes now leaves its numbers alone
         self._unwatch(link)
+        self._fd_server.forget(link.pid)
         link.close()
         self.servers.on_dropped(link)
 

@@ -25,7 +25,7 @@ from .._core.placement import free_placement
 from .._core.repeating import is_asked_for
 from .._core.states import RepeatableTask, Task
 from .._shared.calls import name_of
-from .._shared.payload import PayloadError, is_single_use
+from .._shared.payload import PayloadError
 from ..config import PoolConfig, TaskOptions
 from ..events import Placement, PoolStatistics
 from ..future import EncodedAnswer, ForkFuture
@@ -222,7 +222,7 @@ class InlinePool(AnyPool):
         """Run the call until it returns, or fails in a way for which it is not to be run again."""
         answer = work(call, payload, self.config.max_workers)
         task = RepeatableTask(call.future, payload, call.name, call.options)
-        while answer.is_error and is_asked_for(task, answer.error) and not is_single_use(payload):
+        while answer.is_error and is_asked_for(task, answer.error):
             call.note_end()
             note(task, text_of(answer.kind, answer.data, call.future._run), None, "yes")
             task.attempt += 1

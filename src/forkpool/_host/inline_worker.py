@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.wire import Kind
 from .._shared.current_task import INLINE, SLOT_VARIABLE
-from .._shared.payload import Buffer, CallDecoder, PayloadError, ResultEncoder, encode_rich_result, load_with
+from .._shared.payload import Buffer, Call, CallDecoder, PayloadError, ResultEncoder, encode_rich_result, load_with
 from ..future import ForkFuture
 from .answers import decode_exception
 from .retries import kind_of
@@ -67,6 +67,14 @@ class Answer(NamedTuple):
 
 class LocalDecoder(CallDecoder):
     """Gives a call copies of its arguments, and the process's own functions and classes."""
+
+    def decode(self, data: Buffer) -> Call:
+        if type(data) is bytes:  # most calls: no socket or connection is in them
+            return super().decode(data)
+        from .._shared.passed_fds import lent_by
+
+        with lent_by(data):
+            return super().decode(data)
 
     def _open_table(self, table: memoryview) -> Applier:
         from .inline_payload import LocalApplier

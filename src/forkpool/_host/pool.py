@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from .._core.states import RepeatableTask, Task
 from .._shared.calls import name_of
-from .._shared.payload import PayloadError, is_single_use
+from .._shared.payload import PayloadError
 from ..config import PoolConfig, TaskOptions
 from ..events import Placement, PoolStatistics
 from ..future import ForkFuture, Run
@@ -64,8 +64,7 @@ class Pool(AnyPool):
             return self.future_of_refused(error)
         future: ForkFuture[Any] = ForkFuture()
         future._pool = self
-        # What holds a descriptor that can be fetched once cannot be run twice.
-        make = RepeatableTask if options.retries and not is_single_use(payload) else Task
+        make = RepeatableTask if options.retries else Task
         future._task = task = make(future, payload, options.name or name_of(fn), options)
         if not self._claim:
             self._start()
@@ -215,8 +214,8 @@ class Pool(AnyPool):
 
     def _start(self) -> None:
         _check_not_preloading()
-        init = None if self.config.initializer is None else self.encode_initializer
-        supervisor = Supervisor(self.config, self.intake, self.claim, init)
+        init = None if self.config.initializer is None else self.encode_initializer()
+        supervisor = Supervisor(self.config, self.intake, self.claim, init, self.name)
         keep_until_exit(self)
         settled = _thread.allocate_lock()
         settled.acquire()

@@ -1,7 +1,7 @@
 """The thread that acts for the pool: it carries facts to the core and carries out what the core decides.
 
 Runs in: host, one thread per pool, from the first submit to the end of shutdown. It owns the reactor, the waker, the crew of
-processes and the endings of futures. No user code runs on it, but for pickling initargs that hold descriptors.
+processes and the endings of futures. No user code runs on it.
 No policy here: which task goes where and what a death means is for `_core.machine` to say.
 
 Hard part: never sleep while something is undecided. A step is: wait, handle what is ready, take the intake, then let the core
@@ -22,6 +22,7 @@ from typing import Any
 from .._core.machine import PoolMachine
 from .._core.states import Expiry, Task, Verb, Verdict, Worker, WorkerState
 from .._core.wire import MAX_MICROS, TRACKED, Answer, Kind, MalformedFrame
+from .._shared.passed_fds import address_of
 from ..config import PoolConfig
 from ..events import PoolStatistics
 from ..future import Run
@@ -49,14 +50,13 @@ class Supervisor:
         config: PoolConfig,
         intake: Intake,
         claim: Callable[[Supervisor], bool],
-        encode_initializer: Callable[[], bytes] | None,
+        init_payload: bytes | None,
+        pool_name: str,
     ) -> None:
         """
         Args:
             claim: Asked on the thread: True if this is the supervisor that serves the pool.
-            encode_initializer: Pickles the initializer's call anew.
-        Raises:
-            SerializationError: The initializer or its arguments cannot be pickled.
+            init_payload: The initializer's call.
         """
         self.error: Exception | None = None  # why it cannot serve
         self.waker: Waker | None = None
@@ -74,7 +74,14 @@ class Supervisor:
             started_at=lambda worker: self._crew.started_at(worker),
         )
         self._crew = Crew(
-            config, self._machine, self._reactor, self._on_answer, encode_initializer, intake.gate, self._on_preload_failure
+            config,
+            self._machine,
+            self._reactor,
+            self._on_answer,
+            init_payload,
+            intake.gate,
+            self._on_preload_failure,
+            address_of(pool_name),
         )
         self.pinning = Pinning(config)
         self._tally = Tally(config.max_workers)
@@ -133,6 +140,7 @@ class Supervisor:
             self._machine.on_break()
 
     def _close(self) -> None:
+        self._crew.forget_initializer()
         self._reactor.close()
         self._stdio.close()
         self.waker = None

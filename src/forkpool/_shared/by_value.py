@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import io
 import pickle
+import socket
 import sys
 import types
 import typing
@@ -58,6 +59,8 @@ class StandardPickler(pickle.Pickler):
         super().__init__(file, protocol=5)
 
     def reducer_override(self, obj: Any) -> Reduced:
+        if type(obj) is socket.socket:
+            return mp_support.reduce_socket(obj)
         is_class = issubclass(type(obj), type)
         if (is_class or type(obj) is types.FunctionType) and not self.has_name(obj) and id(obj) not in _UNNAMED_TYPES:
             raise pickle.PicklingError(
@@ -221,6 +224,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return getattr, (dataclasses, name)
         return NotImplemented
 
+    def reduce_socket(self, obj: Any) -> Reduced:
+        return mp_support.reduce_socket(obj)
+
     def reduce_file(self, obj: Any) -> Reduced:
         for name in ("stdin", "stdout", "stderr"):
             if getattr(sys, name) is obj:
@@ -357,6 +363,7 @@ _HANDLERS: dict[Any, Callable[[ByValuePickler, Any], Reduced]] = {
     type(dataclasses.MISSING): ByValuePickler.reduce_sentinel,
     type(dataclasses.KW_ONLY): ByValuePickler.reduce_sentinel,
     io.TextIOWrapper: ByValuePickler.reduce_file,
+    socket.socket: ByValuePickler.reduce_socket,
     **{
         getattr(typing, name): ByValuePickler.reduce_named
         for name in ("NewType", "TypeVar", "ParamSpec", "TypeVarTuple", "TypeAliasType")

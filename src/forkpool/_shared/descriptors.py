@@ -41,10 +41,10 @@ def close_all(fds: Iterable[int]) -> None:
             os.close(fd)
 
 
-def send_packet(sock: socket.socket, data: bytes, fds: tuple[int, ...] = ()) -> None:
+def send_packet(sock: socket.socket, data: bytes, fds: tuple[int, ...] = (), flags: int = 0) -> None:
     """Send one packet with descriptors; the caller keeps its own copies."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data], ancillary)
+    sock.sendmsg([data], ancillary, flags)
 
 
 def recv_packet(sock: socket.socket, size: int, max_fds: int, flags: int = 0) -> tuple[bytes, list[int], bool]:

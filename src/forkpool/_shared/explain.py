@@ -202,7 +202,9 @@ def kind_of(value: Any) -> str | None:
     if isinstance(value, io.IOBase) and not isinstance(value, (io.BytesIO, io.StringIO)):
         return "file"
     if isinstance(value, _loaded_class("_socket", "socket")):
-        return "socket"
+        return _kind_of_socket(value)
+    if cls.__module__.startswith("asyncio.") and hasattr(value, "get_extra_info"):
+        return "transport"
     if cls.__module__ in ("_thread", "threading") and cls.__name__ in _LOCKS:
         return "lock"
     if isinstance(value, _loaded_class("_thread", "_local")):
@@ -218,6 +220,14 @@ def kind_of(value: Any) -> str | None:
     return None
 
 
+def _kind_of_socket(value: Any) -> str:
+    if isinstance(value, _loaded_class("ssl", "SSLSocket")):
+        return "ssl-socket"
+    if value.fileno() < 0:
+        return "closed-socket"
+    return "socket" if type(value) in _loaded_class("socket", "socket") else "special-socket"
+
+
 def _holds_fork_lock(value: Any) -> bool:
     return any(is_of_fork_context(part) or is_of_fork_context(getattr(part, "_lock", None))
                for part in vars(value).values()) if hasattr(value, "__dict__") else False  # fmt: skip
@@ -231,7 +241,14 @@ _ADVICE = {
     "static method, or drop the attribute in `__getstate__`",
     "future": "is a future ({type}), which belongs to its process; pass its result() instead",
     "file": "is an open file ({repr}), which belongs to its process; pass the path and open it inside the task",
-    "socket": f"is a socket, which belongs to its process; {_INSIDE}",
+    "socket": "is a socket, which a task can be given and cannot return; return data, or give the task one end of a "
+    "socket.socketpair() to send it through with socket.send_fds()",
+    "closed-socket": "is a socket that is closed; submit the call before you close it",
+    "special-socket": f"is a {{type}}, which is not a plain socket.socket; {_INSIDE}",
+    "ssl-socket": "is an SSL socket, whose keys and buffers are in the memory of its process; pass the plain socket and wrap "
+    "it inside the task, or connect there",
+    "transport": "is a stream or transport of asyncio ({type}), which belongs to its event loop; pass a socket that asyncio "
+    "does not use, or connect inside the task",
     "lock": "is a lock ({type}), which only works inside one process; drop it in `__getstate__`, create it inside the "
     'task, or use multiprocessing.get_context("spawn").Lock()',
     "thread": "is a thread ({type}), which belongs to its process; drop it in `__getstate__`",
@@ -248,6 +265,8 @@ def advice_for(value: Any, exc: Exception) -> str:
         name = type(value).__name__
         return f'is a {name} of a "fork" context, which no other start method can hand over; make it with ' \
                f'`multiprocessing.get_context("spawn").{name}()`'  # fmt: skip
+    if kind == "socket" and isinstance(exc, OSError):
+        kind = None  # there is no descriptor for a duplicate
     if kind is not None:
         return _ADVICE[kind].format(type=type_name, repr=_short(getattr(value, "name", type_name)))
     return f"(a {type_name}) cannot be pickled: {_reason(exc)}"

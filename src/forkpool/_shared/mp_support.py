@@ -1,15 +1,16 @@
-"""Let multiprocessing's locks, queues, events and connections travel inside a call.
+"""Let sockets, and multiprocessing's locks, queues, events and connections travel inside a call.
 
 Runs in: host, the thread that submits, while it pickles. Costs a few dictionary look-ups when multiprocessing is not in use.
 Must not import multiprocessing: without it in `sys.modules` there is no such object either.
-Hard part: a file descriptor goes through `resource_sharer`, which hands each one out *once*. A payload that holds such a
-descriptor can be decoded by one worker only, and is marked as single use (`payload.is_single_use`).
+Hard part: a process that unpickles is not the child of one that spawns, as multiprocessing expects. It is told that one is
+being spawned while a call is pickled, and where it would share a descriptor with that child, ours is put (`passed_fds`).
 Tests: tests/unit/test_payload_multiprocessing.py
 """
 
 from __future__ import annotations
 
 import sys
+from _thread import _local
 from typing import Any
 
 
@@ -64,41 +65,61 @@ def _reduce_ctype(obj: Any) -> Any:
     return obj.__reduce_ex__(5)
 
 
-class _Popen:
-    """What multiprocessing expects of the process that is being spawned."""
+def reduce_socket(sock: Any) -> Any:
+    """What a socket is pickled as. Raises TypeError where it cannot travel: when no call is being pickled, or it is closed."""
+    popen: _Popen | None = getattr(_pickling, "popen", None)
+    if popen is None:
+        raise TypeError("a socket can be an argument, and not a result")
+    if sock.fileno() < 0:
+        raise TypeError("this socket is closed")
+    from forkpool._shared import passed_fds
 
-    def __init__(self) -> None:
-        self.shared_fds = 0
+    return passed_fds.reduce_socket(sock, popen.DupFd(sock.fileno()))
+
+
+class _Popen:
+    """What multiprocessing expects of the process that is being spawned. `name`: of the pool."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.holding: Any = None  # the descriptors, once there are some
 
     def duplicate_for_child(self, fd: int) -> int:
         return fd
 
     def DupFd(self, fd: int) -> Any:
-        from multiprocessing import resource_sharer
+        from forkpool._shared import passed_fds
 
-        self.shared_fds += 1
-        return resource_sharer.DupFd(fd)
+        if self.holding is None:
+            self.holding = passed_fds.Holding()
+        return passed_fds.PassedFd(passed_fds.address_of(self._name), self.holding.hold(fd))
 
 
 class Spawning:
-    """Between `begin` and `end`, objects that only travel at spawn time may be pickled in this thread."""
+    """Between `begin` and `end`, objects that only travel with a call or at spawn time may be pickled in this thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self._context = sys.modules.get("multiprocessing.context")
         self._outer = None if self._context is None else self._context.get_spawning_popen()
-        self._popen = _Popen()
+        self._outer_call = getattr(_pickling, "popen", None)
+        self._popen = _Popen(name)
 
-    @property
-    def used_fds(self) -> bool:
-        """Whether the payload holds a descriptor that can be fetched once."""
-        return self._popen.shared_fds > 0
+    def take_holding(self) -> Any:
+        """The descriptors that the payload needs, or None. What is pickled from now on counts no more."""
+        holding, self._popen.holding = self._popen.holding, None
+        return holding
 
     def begin(self) -> None:
         """Set the state; the caller's `finally` ends it, so an interrupt in here leaves nothing behind."""
+        _pickling.popen = self._popen
         if self._context is not None:
             self._context.set_spawning_popen(self._popen)
 
     def end(self) -> None:
         """Restore what was set before: user code may pickle inside its own spawn."""
+        _pickling.popen = self._outer_call
         if self._context is not None:
             self._context.set_spawning_popen(self._outer)
+
+
+_pickling = _local()  # `popen`: of the call that this thread pickles

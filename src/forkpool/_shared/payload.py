@@ -6,6 +6,7 @@ finalizer may submit again), or catch what is not an `Exception`.
 
 A payload starts with one byte of flags; lengths are 64 bits wide:
     flags  [TITLE: length, name]  [PATH: length, pickled sys.path]  [RICH: length, pickled table of entries]  pickled body
+HOLDING: it needs descriptors, which the worker fetches; in the host it is a `passed_fds.HoldingPayload`.
 The body is (module, name, args, kwargs) of a plain call, (namespace, name, args, kwargs) of one that is NAMED, else
 (function, args, kwargs); of a result the value. The name is there only if `options(name=)` gave one.
 Hard part: what is *plain* (by reference, builtin data) must be recognised in a microsecond and never wrongly: the
@@ -29,27 +30,22 @@ from forkpool._shared.explain import PayloadError
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
 
 if TYPE_CHECKING:
+    from forkpool._shared.mp_support import Spawning
+    from forkpool._shared.passed_fds import Holding
     from forkpool._shared.rebuild import Applier
     from forkpool._shared.session import ResultSession
 
-__all__ = ["CallDecoder", "CallEncoder", "PayloadError", "ResultEncoder", "is_single_use"]
+__all__ = ["CallDecoder", "CallEncoder", "PayloadError", "ResultEncoder"]
 
 Serializer = Literal["auto", "pickle", "cloudpickle"]
 Buffer = bytes | bytearray | memoryview
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-RICH, PATH, SINGLE_USE, NAMED, TITLE = 1, 2, 4, 8, 16
+RICH, PATH, HOLDING, NAMED, TITLE = 1, 2, 4, 8, 16
 _LENGTH = struct.Struct("<Q")
 _PLAIN_TAG = b"\0"
 _MOST_SETTLED, _SETTLED_BYTES = 64, 1 << 14  # arbitrary: a megabyte at most
 PLAIN_RESULT_LIMIT = 65536  # arbitrary: what the supervisor thread may unpickle itself, tens of microseconds
-
-
-def is_single_use(payload: Buffer) -> bool:
-    """Tell whether a payload holds a file descriptor that only one worker can fetch.
-
-    Initargs that answer True are encoded anew for each worker; all others may be sent to every worker as they are.
-    """
-    return bool(payload[0] & SINGLE_USE)
 
 
 class CallEncoder:
@@ -60,11 +56,18 @@ class CallEncoder:
             "pickle" never ships anything by value; "cloudpickle" always takes the by-value path.
         warn: Called with a text, in the caller's thread, once per call site that ships the same megabytes again and again.
         preloads_main: The workers are forked from a process that ran the program; see `forkpool._child.preload_main`.
+        pool_name: Unique; sockets and connections in the calls are fetched from the pool of that name, see `passed_fds`.
     """
 
     def __init__(
-        self, serializer: Serializer = "auto", warn: Callable[[str], None] | None = None, *, preloads_main: bool = False
+        self,
+        serializer: Serializer = "auto",
+        warn: Callable[[str], None] | None = None,
+        *,
+        preloads_main: bool = False,
+        pool_name: str = "",
     ) -> None:
+        self._pool_name = pool_name
         self._preloads_main = preloads_main
         if preloads_main:
             from forkpool._shared import tracking
@@ -114,24 +117,27 @@ class CallEncoder:
         from forkpool._shared import mp_support
         from forkpool._shared import session as sessions
 
-        session = self._new_session(sessions)
-        spawning = mp_support.Spawning()
+        spawning = mp_support.Spawning(self._pool_name)
         try:
             try:
                 spawning.begin()
-                body, named = session.encode_call(fn, args, kwargs)
-            except Exception as exc:
-                raise explain.call_error(type(session), fn, args, kwargs, exc) from _cause_of(exc)
+                return self._encode_in(self._new_session(sessions), spawning, (fn, args, kwargs), name)
             finally:
                 spawning.end()
         finally:
             spawning.end()  # a second time: Ctrl-C may have hit the first one
-        entries = session.table()
-        flags = (SINGLE_USE if spawning.used_fds else 0) | (NAMED if named else 0)
+
+    def _encode_in(self, session: Any, spawning: Spawning, call: Call, name: str | None) -> bytes:
+        try:
+            body, named = session.encode_call(*call)
+        except Exception as exc:
+            raise explain.call_error(type(session), *call, exc) from _cause_of(exc)
+        entries, holding = session.table(), spawning.take_holding()
+        flags = (HOLDING if holding else 0) | (NAMED if named else 0)
         payload = _join(body, entries, self._path_if_changed(), flags, name)
         if self._sizes is not None and len(payload) >= explain.BIG:
-            self._sizes.look(type(session), fn, args, kwargs, entries)
-        return payload
+            self._sizes.look(type(session), *call, entries)
+        return payload if holding is None else _with_holding(payload, holding)
 
     def _new_session(self, sessions: Any) -> Any:
         if self._preloads_main:
@@ -151,7 +157,7 @@ class CallDecoder:
         # Tables of which nothing is new to this worker: namespace, name, function, and the namespace's module.
         self._settled: dict[bytes, tuple[str, str, Any, Any]] = {}
 
-    def decode(self, data: Buffer) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    def decode(self, data: Buffer) -> Call:
         """Return function, arguments and keyword arguments of a payload.
 
         Raises:
@@ -316,6 +322,12 @@ def _repeated_calls() -> Any:
     from forkpool._shared import repeated_calls  # only for calls by value: it imports cloudpickle
 
     return repeated_calls
+
+
+def _with_holding(payload: bytes, holding: Holding) -> bytes:
+    from forkpool._shared.passed_fds import with_holding
+
+    return with_holding(payload, holding)
 
 
 def _as_bytes(name: str) -> bytes:
