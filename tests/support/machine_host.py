@@ -117,6 +117,10 @@ class Host:
         self.machine.on_group_memory(self.now, used, lambda worker: private[worker.tasks[0].name])
         return self.step()
 
+    def lost(self, generation: int, *seqs: int, alive: bool = True) -> list[tuple[object, ...]]:
+        self.machine.on_lost(self.worker(generation), list(seqs), self.now, alive=alive)
+        return self.step()
+
     def sent(self, generation: int) -> None:
         self.machine.on_sent(self.worker(generation), self.now)
 

@@ -17,7 +17,7 @@ def check_invariants(machine: PoolMachine) -> None:
         assert bool(worker.tasks) == (worker.state is WorkerState.BUSY)
         assert len(worker.tasks) <= 1 + MAX_AHEAD
         assert (worker in machine._idle) == (worker.state is WorkerState.READY and not worker.leaving)
-        assert (generation in machine._ahead.loaded) == (len(worker.tasks) > 1)
+        assert generation not in machine._ahead.loaded or len(worker.tasks) > 1
         assert worker.deadline is None or worker.doom is None
     assert len(machine._idle) == len(set(map(id, machine._idle)))
     assert machine._ahead.loaded.keys() <= machine.workers.keys()
@@ -28,5 +28,6 @@ def check_invariants(machine: PoolMachine) -> None:
     assert len(tasks) == len(set(map(id, tasks)))
     machine.queue.check_invariants()
     assert all(task.seq == 0 for task in machine.queue)
+    assert machine._lost_before <= set(tasks)
     assert not machine.queue or not (machine.broken or machine._discarding)
     assert not machine._finished or not workers

@@ -38,6 +38,7 @@ class Call:
     task: Task | None = None
     order: int = 0  # of submission
     claimed: bool = False
+    losses: int = 0  # how often it was found to be stolen
     was_back: bool = False  # it was taken back from a worker, or is tried again
     attempts: int = 1
     cancelled: bool = False  # by its user, while it was pending
@@ -55,7 +56,9 @@ class Process:
     dead: bool = False
     kill_signal: bool = False
     asked_to_leave: bool = False
+    hung_up: bool = False
     pipe: deque[Task] = field(default_factory=deque)
+    stolen: deque[Task] = field(default_factory=deque)  # read out of the pipe by somebody else
     holds: Task | None = None  # taken, not answered
     started_at: float = 0.0
     answers: deque[Task] = field(default_factory=deque)  # written, not read by the host
@@ -78,6 +81,7 @@ class Host(RuleBasedStateMachine):
         lives=st.sampled_from([20, 5, 0]),
         guarded=st.booleans(),
         first=st.sampled_from([(3.0, None), (None, MEMORY_LIMIT), (3.0, MEMORY_LIMIT), (None, None), None]),
+        ahead=st.booleans(),
     )
     def make(
         self,
@@ -87,6 +91,7 @@ class Host(RuleBasedStateMachine):
         lives: int,
         guarded: bool,
         first: tuple[float | None, int | None] | None,
+        ahead: bool,
     ) -> None:
         self.lives = lives  # tasks that are sent before the pool may come to its end, else most runs were over at once
         self.now = 1000.0
@@ -106,12 +111,15 @@ class Host(RuleBasedStateMachine):
         self.processes: dict[int, Process] = {}
         self.seq = 0
         self.finished = 0
+        self.robbed: set[int] = set()  # generations that the machine knows to have lost something
         self.recycled: set[int] = set()  # generations that the user wanted replaced
         self.closed = self.aborted = self.stopped = self.was_broken = self.queue_cancelled = False
         if guarded:
             self.machine.guard_group(GROUP_LIMIT)
         if first is not None:
             self.begin_with(*first)
+        if first is not None and ahead:
+            self.send_ahead()
 
     def begin_with(self, timeout: float | None, memory_limit: int | None) -> None:
         """All workers run a task: hypothesis leaves many rules out of each run, and would seldom come as far."""
@@ -122,6 +130,15 @@ class Host(RuleBasedStateMachine):
         self.step()
         for process in self.alive():
             self.worker_takes(process)
+
+    def send_ahead(self) -> None:
+        """Workers have tasks in their pipes as well."""
+        for _ in range(2):
+            self.everybody_works_on()
+            for process in self.known():
+                self.host_reads(process)
+            self.submit("short", None, None, 0, 1, {ERRORS[-1]}, 2 * self.max_workers)
+            self.step()
 
     # --- what the machine asks the host
 
@@ -210,6 +227,7 @@ class Host(RuleBasedStateMachine):
         assert not call.began_in, "run twice"
         assert not call.ends
         assert all(task not in other.is_busy_with for other in self.processes.values()), "sent twice"
+        assert worker.generation not in self.robbed, "somebody reads its pipe"
         for other in self.processes.values():
             if other is not process and other.worker.slot == worker.slot:
                 assert other.dead or not other.is_busy_with, "two busy workers on one slot"
@@ -271,9 +289,10 @@ class Host(RuleBasedStateMachine):
         assert not process.kill_signal
         process.kill_signal = True
         if not self.stopped and worker.doom in ENDS_ONE:
-            # None is left if the answer was read since the decision.
-            assert [task.verdict for task in worker.tasks] in ([], [worker.doom])
-            assert process.is_busy_with == list(worker.tasks), "the signal might hit another task"
+            # None is left if the answer was read since the decision; several if the user has killed each of them.
+            assert {task.verdict for task in worker.tasks} <= {worker.doom}
+            assert process.is_busy_with in ([], list(worker.tasks)), "the signal might hit another task"
+            assert process.is_busy_with or set(worker.tasks) <= set(process.stolen)
         self.perhaps_never_fork(process)
 
     def do_end(self, worker: Worker | None, task: Task) -> None:
@@ -293,12 +312,15 @@ class Host(RuleBasedStateMachine):
     def judge_crashed(self, call: Call, worker: Worker) -> None:
         process = self.processes[worker.generation]
         assert process.dead
+        if call.losses > 1 and call.task in process.stolen:
+            return
         assert process.holds is call.task, "blamed without being run there"
         assert not process.worker.terminated
         assert not process.kill_signal
 
     def judge_timed_out(self, call: Call, worker: Worker) -> None:
         process = self.processes[worker.generation]
+        assert call.task not in process.stolen, "it never began"
         assert process.holds is call.task
         assert process.kill_signal
         assert call.task is not None
@@ -328,11 +350,12 @@ class Host(RuleBasedStateMachine):
         else:
             process = self.processes[worker.generation]
             assert process.dead
-            assert process.holds is call.task
+            assert process.holds is call.task or (call.losses > 1 and call.task in process.stolen)
             assert call.kill_asked or self.aborted
 
     def judge_pool_killed(self, call: Call, worker: Worker) -> None:
-        assert self.processes[worker.generation].holds is call.task
+        process = self.processes[worker.generation]
+        assert process.holds is call.task or (call.losses > 1 and call.task in process.stolen)
         assert self.stopped
 
     def judge_cancelled(self, call: Call, worker: Worker | None) -> None:
@@ -447,6 +470,15 @@ class Host(RuleBasedStateMachine):
     def take(self, data: st.DataObject) -> None:
         self.worker_takes(data.draw(st.sampled_from([p for p in self.alive() if p.pipe and not p.holds])))
 
+    @rule(data=st.data(), count=st.integers(1, 3))
+    @precondition(lambda self: any(p.pipe for p in self.alive()))
+    def steal(self, data: st.DataObject, count: int) -> None:
+        """A task reads our pipe, or what one left there."""
+        process = data.draw(st.sampled_from([p for p in self.alive() if p.pipe]))
+        while process.pipe and count:
+            process.stolen.append(process.pipe.popleft())
+            count -= 1
+
     @rule(data=st.data())
     @precondition(lambda self: any(p.holds for p in self.alive()))
     def write_answer(self, data: st.DataObject) -> None:
@@ -536,9 +568,39 @@ class Host(RuleBasedStateMachine):
     def read_answers(self, data: st.DataObject) -> None:
         self.host_reads(data.draw(st.sampled_from([p for p in self.known() if p.answers])))
 
+    @rule(data=st.data())
+    @precondition(lambda self: any(p.stolen for p in self.known()))
+    def look(self, data: st.DataObject) -> None:
+        self.host_looks(data.draw(st.sampled_from([p for p in self.known() if p.stolen])))
+
+    def host_looks(self, process: Process) -> None:
+        """It sees the pipe and the page, and reads all answers."""
+        self.host_reads(process)
+        if process.worker.doom is not None:
+            return
+        if process.holds is not None:
+            lost = [task for task in process.stolen if not process.pipe or task.seq < process.holds.seq]
+            self.host_learns_of_losses(process, lost, alive=not process.dead)
+        elif process.stolen and not process.pipe:
+            process.hung_up = True
+            self.robbed.add(process.worker.generation)
+            self.machine.on_unreliable(process.worker)
+
+    def host_learns_of_losses(self, process: Process, lost: list[Task], *, alive: bool) -> None:
+        if not lost:
+            return
+        seqs = [task.seq for task in lost]
+        self.robbed.add(process.worker.generation)
+        for task in lost:
+            self.call(task).losses += 1
+        self.machine.on_lost(process.worker, seqs, self.now, alive=alive)
+        process.stolen = deque(task for task in process.stolen if task in process.worker.tasks)
+
     def host_reads(self, process: Process) -> None:
         while process.answers:
             task = process.answers.popleft()
+            skipped = [other for other in process.stolen if other.seq < task.seq]
+            self.host_learns_of_losses(process, skipped, alive=not process.dead)
             seconds = 1.0 if task.name == "long" else SHORT_S
             assert self.machine.on_answer(process.worker, self.now, seconds) is task
             call = self.call(task)
@@ -556,6 +618,7 @@ class Host(RuleBasedStateMachine):
     def host_hears_of_death(self, process: Process) -> None:
         self.host_reads(process)
         self.machine.on_recalled(process.worker, self.take_from_pipe(process.worker), self.now, alive=False)
+        self.host_learns_of_losses(process, list(process.stolen), alive=False)
         self.machine.on_gone(process.worker, self.now)
         self.act()
         process.holds = None  # judged; a further attempt may be sent elsewhere now
@@ -631,10 +694,11 @@ class Host(RuleBasedStateMachine):
                 self.host_hears_of_death(process)
             elif not process.born:
                 self.host_hears_ready(process)
-            elif process.is_busy_with:
+            elif process.is_busy_with or process.stolen:
                 while process.holds or process.pipe:
                     self.worker_answers(process) if process.holds else self.worker_takes(process)
-                self.host_reads(process)
+                self.host_looks(process)
+                process.dead = process.dead or process.hung_up
         due = self.machine.next_time()
         if not acted and due is not None:
             self.now = max(self.now, due)

@@ -251,9 +251,69 @@ def test_a_task_that_the_worker_read_and_did_not_note_never_began(link: WorkerLi
         assert link.never_took([seq]) == []
 
 
-def test_a_task_behind_one_that_was_not_answered_never_began_either_but_nobody_asks(link: WorkerLink, page: StatusPage) -> None:
+def test_what_was_sent_behind_the_task_that_it_ran_never_began(link: WorkerLink, page: StatusPage) -> None:
+    """Also if it is in the pipe no more: the task had read it."""
     page.take(1, 1)
-    assert link.never_took([1, 2]) == [], "2 still lies in the pipe: recall() tells"
+    assert link.never_took([1, 2, 3]) == [2, 3]
+
+
+def test_what_was_sent_before_the_task_that_it_ran_never_began_if_all_answers_are_here(
+    link: WorkerLink, page: StatusPage
+) -> None:
+    page.take(3, 1)
+    assert link.never_took([1, 2, 3, 4]) == [1, 2, 4]
+    page.announce(len(answer(page, 2, b"")))  # and it went where a task had sent it, with dup2()
+    assert link.never_took([1, 2, 3, 4]) == [4]
+
+
+def test_a_task_whose_answer_was_not_believed_did_begin(link: WorkerLink, page: StatusPage) -> None:
+    link.void.add(1)
+    page.take(2, 1)
+    assert link.never_took([2, 3, 1]) == [3]
+
+
+def test_whether_all_was_read(link: WorkerLink, pipe: TaskPipe) -> None:
+    assert link.all_was_read()
+    link.send(Kind.TASK, 1, b"")
+    assert not link.all_was_read(), "it is not written"
+    link.flush()
+    assert not link.all_was_read()
+    pipe.receive()
+    assert link.all_was_read()
+    assert not send(link, Kind.TASK, 2, BIG)
+    while select.select([link.child_fds[0]], [], [], 0)[0]:
+        os.read(link.child_fds[0], 1 << 20)
+    assert not link.all_was_read(), "a part is not written"
+
+
+def test_after_hanging_up_what_was_sent_is_read_and_then_the_end(link: WorkerLink, pipe: TaskPipe) -> None:
+    for seq in (1, 2):
+        send(link, Kind.TASK, seq, b"")
+    link.hang_up()
+    assert link.has_hung_up
+    assert not link.all_was_read()
+    assert pipe.receive()[1] == 1
+    assert link.recall() == [2]
+    with pytest.raises(EOFError):
+        pipe.receive()
+    assert link.recall() == []
+
+
+def test_a_stream_whose_rest_will_not_come_is_not_charged_to_the_worker(link: WorkerLink, page: StatusPage) -> None:
+    send(link, Kind.TASK, 1, bytes(20_000))
+    link.hang_up()
+    worker_end, read = link.child_fds[0], os.read
+
+    def steal_after_the_header(fd: int, size: int) -> bytes:
+        packet = read(fd, size)
+        read(fd, 5_000)
+        return packet
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "read", steal_after_the_header)
+        with pytest.raises(EOFError):
+            TaskPipe(worker_end, page).receive()
+    assert link.never_took([1]) == [1]
 
 
 def test_a_streamed_task_is_taken_with_its_header(link: WorkerLink, pipe: TaskPipe) -> None:

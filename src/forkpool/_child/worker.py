@@ -86,14 +86,18 @@ class TaskPipe:
         self._page = page
 
     def receive(self) -> tuple[int, int, bytes | bytearray, int]:
-        """Kind, seq, payload and tries before of the next frame; `Kind.STOP` when the host is gone."""
+        """Kind, seq, payload and tries before of the next frame.
+
+        Raises:
+            EOFError: The host is gone, or does not trust this pipe any more.
+        """
         try:
             packet = os.read(self._fd, PACKET_BYTES)
         except BlockingIOError:  # a task made it non-blocking
             os.set_blocking(self._fd, True)
             packet = os.read(self._fd, PACKET_BYTES)
         if not packet:
-            return Kind.STOP, 0, b"", 0
+            raise EOFError
         kind, flags, seq, length, tried = unpack_header(packet)
         if flags & STREAM:
             self._page.read_on(seq)
@@ -107,7 +111,8 @@ class TaskPipe:
             while filled < length:
                 count = os.readv(self._fd, [view[filled:]])
                 if not count:
-                    raise EOFError("the host went away in the middle of a frame")
+                    self._page.read_on(0)  # it cannot have cost this worker its life
+                    raise EOFError
                 filled += count
         return payload
 
@@ -144,6 +149,8 @@ class TaskLoop:
             self._answer(Kind.READY, 0, why_unbound.encode())
             while self._serve_one():
                 pass
+        except EOFError:  # not as when we are asked to leave: what reads this pipe besides us might keep us for ever
+            return 0
         except OSError as error:
             # A task closed our descriptors, or the host is gone: nothing can be answered any more.
             print(f"forkpool worker {self._pid} leaves: {error}", file=sys.stderr)

@@ -24,7 +24,7 @@ class SendAhead:
     def __init__(self) -> None:
         self.durations = Durations()
         self.hungry: dict[int, Worker] = {}  # by generation: busy, and may have room; looked at when there is more work
-        self.loaded: dict[int, Worker] = {}  # by generation: has tasks behind the first
+        self.loaded: dict[int, Worker] = {}  # by generation: may have tasks in its pipe behind the first
 
     def expected(self, worker: Worker, task: Task) -> float | None:
         """Seconds that the task will take behind what the worker has; None: it may not stand there."""
@@ -61,8 +61,12 @@ class SendAhead:
     def settle(self, worker: Worker) -> None:
         """Tasks of the worker have gone: nothing may be left behind the first."""
         if len(worker.tasks) <= 1:
-            worker.ahead_s = 0.0
-            self.loaded.pop(worker.generation, None)
+            self.on_recalled(worker)
+
+    def on_recalled(self, worker: Worker) -> None:
+        """Its pipe is empty: what it still has behind the first it has taken, or lost."""
+        worker.ahead_s = 0.0
+        self.loaded.pop(worker.generation, None)
 
     def forget(self, worker: Worker) -> None:
         """The worker is gone."""

@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from . import repeating
+from .ahead import RECALL_AFTER_S
 from .group_guard import GroupGuard
 from .ready_queue import ReadyQueue
 from .states import Expiry, RepeatableTask, Task, Verb, Verdict, Worker, WorkerState
@@ -61,6 +62,7 @@ class PoolMachine(Workforce):
         self.queue = ReadyQueue()
         self.broken = False
         self.closing = False
+        self._lost_before: set[Task] = set()  # on the way from the host to their workers; they have not ended
         self._discarding = False  # what comes back from a worker is not run again
         self._no_retries = False  # what fails is not run again
         self._try_start = try_start
@@ -85,6 +87,8 @@ class PoolMachine(Workforce):
     def on_answer(self, worker: Worker, now: float, seconds: float) -> Task:
         """The worker answered its first task, which took it so long; the host has the result. Returns that task."""
         task = worker.tasks.popleft()
+        if self._lost_before:
+            self._lost_before.discard(task)
         worker.tasks_done += 1
         worker.head_since = now
         self._ahead.durations.learn(task.name, seconds)
@@ -149,7 +153,7 @@ class PoolMachine(Workforce):
         """These tasks were still in the worker's pipe, and now are not: it will never run them."""
         back = [task for task in worker.tasks if task.seq in seqs]
         worker.tasks = deque(task for task in worker.tasks if task.seq not in seqs)
-        self._ahead.settle(worker)
+        self._ahead.on_recalled(worker)
         for task in reversed(back):
             if task.verdict is Verdict.KILLED or self._discarding:
                 self._end(task, Verdict.CANCELLED, worker)
@@ -165,12 +169,31 @@ class PoolMachine(Workforce):
             self._send_again(worker, now)
         self._execute(worker)
 
+    def on_lost(self, worker: Worker, seqs: list[int], now: float, *, alive: bool) -> None:
+        """Somebody else in the worker has read these tasks out of its pipe: it will never run them, and gets no more.
+
+        They run elsewhere. One that is lost again may be so each time: it ends as if this worker had crashed with it.
+        """
+        lost = [task for task in worker.tasks if task.seq in seqs]
+        self.on_unreliable(worker)
+        if len(lost) == len(worker.tasks) and self._lost_before.issuperset(lost):
+            for task in lost:
+                task.verdict = task.verdict or Verdict.CRASHED
+            seqs = []
+        self._lost_before.update(lost)
+        self.on_recalled(worker, seqs, now, alive=alive)
+
+    def on_unreliable(self, worker: Worker) -> None:
+        """The worker may not have got what it was sent: it is sent nothing more, and replaced when it has nothing to do."""
+        self._expire(worker, Expiry.LOST_TASK)
+
     def _send_again(self, worker: Worker, now: float) -> None:
         """The worker had not even taken its first task: it gets that one back, and stays busy."""
         stays = worker.doom is None and worker.expiry in (None, Expiry.TASK_LIMIT)
         while self.queue and stays:
             task = self.queue.popleft()
             if self._claim(task):
+                worker.head_since = now
                 self._send(worker, task)
                 return
         self._work_is_over(worker, now)
@@ -214,7 +237,9 @@ class PoolMachine(Workforce):
         """The worker is dead; its answers and what it never took were reported."""
         started = worker.state is not WorkerState.SPAWNED
         crash = Verdict.POOL_KILLED if worker.terminated else Verdict.CRASHED
-        if worker.is_ready:
+        if worker.is_ready and worker.doom is None and not worker.tasks and worker.expiry is Expiry.LOST_TASK:
+            self.replaced[Expiry.LOST_TASK.value] += 1
+        elif worker.is_ready:
             self.replaced[(worker.doom or crash).name.lower()] += 1
         self._forget(worker)
         while worker.tasks:
@@ -321,7 +346,7 @@ class PoolMachine(Workforce):
                 worker.head_since = now
                 self._send(worker, task)
         while queue and self._ahead.hungry:
-            self._feed(self._ahead.hungry.popitem()[1])
+            self._feed(self._ahead.hungry.popitem()[1], now)
         if queue:
             self._spawn(now)
         elif self.closing or self.broken:
@@ -339,8 +364,10 @@ class PoolMachine(Workforce):
         self._end(task, Verdict.CANCELLED, None)
         return False
 
-    def _feed(self, worker: Worker) -> None:
+    def _feed(self, worker: Worker, now: float) -> None:
         """Send ahead to a busy worker what surely takes no longer than it would take to be asked."""
+        if worker.head_since + RECALL_AFTER_S <= now:
+            return  # it would be taken back at once
         queue = self.queue
         while queue:
             expected = self._ahead.expected(worker, queue.first)
@@ -444,6 +471,7 @@ class PoolMachine(Workforce):
 
     def _end(self, task: Task, verdict: Verdict, worker: Worker | None) -> None:
         task.verdict = verdict
+        self._lost_before.discard(task)
         self.actions.append((Verb.END, worker, task))
 
     def _drop_queue(self, verdict: Verdict) -> None:

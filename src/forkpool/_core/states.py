@@ -36,6 +36,7 @@ class Expiry(Enum):
     TASK_LIMIT = "max_tasks_per_child"
     RECYCLE = "recycle_workers"
     RESTART = "restart_workers"
+    LOST_TASK = "lost_task"  # somebody in it reads our pipe
 
 
 class Verdict(Enum):

@@ -27,6 +27,7 @@ from ..future import Run
 from .exit_status import orphan_status
 from .fd_server import FdServer
 from .last_words import finish_lines
+from .lookout import Lookout
 from .preload_gate import PreloadGate
 from .reactor import Reactor
 from .server_link import SERVER_PATIENCE_S
@@ -38,6 +39,7 @@ _DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment 
 _CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own, or called exec"
 _MALFORMED = "it wrote a malformed frame (this task, or what an earlier one left running, wrote to forkpool's file descriptors)"
 _NO_LOOK = "memory_limit cannot be watched (%s): a task that has one runs without it"
+_ROBBED = "its call was read by somebody else there, for the second time (what reads file descriptors that are not its own?)"
 _TOO_LARGE = "this process has no memory for its answer"
 
 
@@ -67,6 +69,7 @@ class Crew:
         self._init_payload = init_payload  # of the initializer's call, the same for each worker
         self.servers = Servers(config, reactor, self, gate, on_preload_failure)
         self._fd_server = FdServer(address, reactor, self._calls_of)
+        self.lookout = Lookout(machine, self.links, self._read_answers, self._hang_up)
         self._unflushed: dict[int, Worker] = {}  # by generation: was sent something that is not written yet
         self._dead: list[int] = []  # reported; their links are still needed for what the core decides
         self._warned = False
@@ -88,6 +91,8 @@ class Crew:
     def flush(self) -> None:
         """Write what `send` took on: all that is for one worker at once."""
         unflushed = self._unflushed
+        if unflushed:
+            self.lookout.on_sent()
         while unflushed:
             generation, worker = unflushed.popitem()
             link = self.links.get(generation)
@@ -100,7 +105,7 @@ class Crew:
         if link is None:
             self.servers.forget(worker)
             self._machine.on_not_spawned(worker)
-        elif link.pidfd >= 0:
+        elif link.pidfd >= 0 and not link.has_hung_up:  # else it leaves by itself
             self._send_control(link, Kind.STOP, b"")
 
     def kill(self, worker: Worker) -> None:
@@ -165,10 +170,15 @@ class Crew:
 
     def next_time(self) -> float | None:
         """When `on_time` is needed next (monotonic seconds)."""
-        return min((link.patience_end for link in self.links.values() if link.patience_end is not None), default=None)
+        times = [link.patience_end for link in self.links.values() if link.patience_end is not None]
+        if self.lookout.due is not None:
+            times.append(self.lookout.due)
+        return min(times, default=None)
 
     def on_time(self, now: float) -> None:
         """Stop waiting for what should have followed by now."""
+        if self.lookout.due is not None and self.lookout.due <= now:
+            self.lookout.look(now)
         for generation, link in list(self.links.items()):
             if link.patience_end is None or link.patience_end > now:
                 continue
@@ -219,6 +229,7 @@ class Crew:
         except MemoryError:
             self._reactor.unwatch(link.answer_fd)
             link.note = _TOO_LARGE
+            link.void.update(task.seq for task in list(self._machine.workers[generation].tasks)[:1])
             link.kill()
             return False
         return True
@@ -250,6 +261,10 @@ class Crew:
     def _send_control(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
         link.send(kind, 0, payload)
         self._flush(link, None)
+
+    def _hang_up(self, link: WorkerLink) -> None:
+        self._reactor.release(link.task_fd)
+        link.hang_up()
 
     def _flush(self, link: WorkerLink, worker: Worker | None) -> None:
         if link.is_full:  # what was added goes behind what waits already
@@ -298,8 +313,14 @@ class Crew:
         if worker.state is WorkerState.SPAWNED:
             self.start_failure = link.note or f"worker {link.pid} ended before it was ready ({_status_text(death.status)})"
         self._dead.append(generation)
-        back = link.recall() + link.never_took([task.seq for task in worker.tasks])
-        self._machine.on_recalled(worker, back, time.monotonic(), alive=False)
+        self._machine.on_recalled(worker, link.recall(), time.monotonic(), alive=False)
+        never_took = link.never_took([task.seq for task in worker.tasks])
+        if never_took and (link.is_robbed or link.has_hung_up):
+            self.lookout.warn(link)
+            self._machine.on_lost(worker, never_took, time.monotonic(), alive=False)
+            link.note = _ROBBED if worker.tasks else link.note
+        else:
+            self._machine.on_recalled(worker, never_took, time.monotonic(), alive=False)
         self._machine.on_gone(worker, time.monotonic())
 
     # --- facts: what the fork servers tell ---------------------------------------------------------------
@@ -384,7 +405,8 @@ class Crew:
     def _unwatch(self, link: WorkerLink) -> None:
         for fd in (link.pidfd, link.answer_fd):
             self._reactor.unwatch(fd)
-        self._reactor.release(link.task_fd)
+        if not link.has_hung_up:
+            self._reactor.release(link.task_fd)
 
     def _drop(self, generation: int) -> None:
         link = self.links.pop(generation)  # first: a fork of the host that comes now leaves its numbers alone

@@ -341,6 +341,9 @@ class Supervisor:
             task.future._run = (link.seat, began, seconds)
             if kind == Kind.VALUE or not task.options.retries or not self._is_repeated(task, worker, kind, payload):
                 self._endings.answer(task, kind, flags, payload)
+        elif kind in ANSWER_KINDS and any(task.seq == seq for task in worker.tasks):
+            self._crew.lookout.on_skipped(worker, seq)
+            self._on_answer(worker, answer)
         else:
             raise MalformedFrame(f"an answer (kind {kind}, call {seq}) that this worker has no reason to give")
 

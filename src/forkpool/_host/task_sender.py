@@ -91,6 +91,20 @@ class TaskSender:
                 seqs.append(unpack_header(packet)[2])
         return seqs + unwritten
 
+    def hang_up(self) -> None:
+        """Close the write end. What is in the pipe can still be taken, and taken back."""
+        os.close(self.task_fd)
+        self.task_fd = -1
+
+    def all_was_read(self) -> bool:
+        """Is the pipe empty, and nothing left to be written? False also after `hang_up`."""
+        return not (self._frames or self._stream or self.task_fd < 0 or self._count_unread())
+
+    def _count_unread(self) -> int:
+        unread = bytearray(4)
+        fcntl.ioctl(self.untaken_fd, termios.FIONREAD, unread)
+        return int.from_bytes(unread, sys.byteorder)
+
     def _read_untaken(self) -> bytes:
         if not self._is_copy:
             return os.read(self.untaken_fd, PACKET_BYTES)
@@ -99,10 +113,7 @@ class TaskSender:
 
     def _recall_streamed(self) -> list[int]:
         """Nothing lies behind a streamed frame; ask only when the worker is dead, or it may be reading it."""
-        unread = bytearray(4)
-        fcntl.ioctl(self.untaken_fd, termios.FIONREAD, unread)
-        untouched = int.from_bytes(unread, sys.byteorder) == self._frame_bytes
-        return [self._frame_seq] if untouched else []
+        return [self._frame_seq] if self._count_unread() == self._frame_bytes else []
 
     def _write_frames(self) -> None:
         frames = self._frames

@@ -210,7 +210,11 @@ def _what_happened(facts: CrashFacts) -> str:
 
 def _blame(facts: CrashFacts) -> str:
     if facts.may_have_run == "no":
-        return "The task itself had not begun: its arguments were being unpickled."
+        return (
+            "The task itself had not begun."
+            if facts.note
+            else "The task itself had not begun: its arguments were being unpickled."
+        )
     if facts.may_have_run == "yes":
         return "The task had returned; its result was lost."
     return "The task may have run partly. No other task was touched."

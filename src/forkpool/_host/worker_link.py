@@ -45,8 +45,8 @@ class WorkerLink:
     """Channel, status page and pidfd of one worker."""
 
     __slots__ = (
-        "_answer_fd", "_lifeline", "_page", "_reader", "_sender", "answered", "child_fds", "death", "is_full", "note",
-        "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void", "without_proc",
+        "_answer_fd", "_lifeline", "_page", "_reader", "_sender", "answered", "child_fds", "death", "is_full", "is_robbed",
+        "note", "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void", "without_proc",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -57,12 +57,12 @@ class WorkerLink:
         self.pidfd = -1  # ours from `on_spawned` to `close`
         self.note: str | None = None  # why we killed it, when a task was not the reason
         self.death: Death | None = None
-        self.patience_end: float | None = (
-            None  # monotonic seconds: then we stop waiting for what must follow: to fork, to death
-        )
+        # Monotonic seconds: then we stop waiting for what must follow (to a request to fork, to a death).
+        self.patience_end: float | None = None
         self.answered = NOTHING_YET  # seq of the last task that it answered
         self.is_full = False  # its task pipe: what else is sent waits until there is room
         self.void: set[int] = set()  # seqs whose answers count for nothing: their tasks wrote what is no answer
+        self.is_robbed = False  # tasks that it was sent were read by somebody else there
         self.orphan = False  # the fork server that forked it is gone: nobody reaps it and tells
         stamp = int.from_bytes(os.urandom(7), "little")  # there is room for all answers behind it
         self._reader = AnswerReader(stamp)
@@ -127,9 +127,34 @@ class WorkerLink:
         """Take back the frames that the worker has not taken; returns their seqs."""
         return self._sender.recall()
 
+    def hang_up(self) -> None:
+        """Close our end: who reads finds the end of file, and the worker leaves when it has done what it has taken."""
+        self._sender.hang_up()
+
+    @property
+    def has_hung_up(self) -> bool:
+        return self._sender.task_fd < 0
+
+    def all_was_read(self) -> bool:
+        """Is the pipe empty, and nothing left to be written? False also after `hang_up`."""
+        return self._sender.all_was_read()
+
+    def present_task(self) -> tuple[int, bool]:
+        """The last task that the worker took, and whether it is still at work on it."""
+        seq = self._page.noted()
+        return seq, Stage.LOADING <= self._page.stage(seq) <= Stage.ENCODING
+
+    def has_all_answers(self) -> bool:
+        """Has everything come that the worker has written or is about to write?"""
+        return self._reader.seen == self._page.announced()
+
     def never_took(self, seqs: list[int]) -> list[int]:
         """Which of these the worker, now dead, never began, though they may be in its pipe no more."""
-        return [seq for seq in seqs if seq != self.answered and self._page.never_took(seq, self.answered)]
+        noted = self._page.noted()
+        if noted not in seqs:
+            return [seq for seq in seqs if seq != self.answered and self._page.never_took(seq, self.answered)]
+        # It took them in order, and its answers were read: those before are lost, unless it wrote their answers elsewhere.
+        return [seq for seq in seqs if seq not in self.void and (seq > noted or (seq < noted and self.has_all_answers()))]
 
     # --- answers
 

@@ -125,6 +125,10 @@ class StatusPage:
         words = self._words
         return words[_STARTED_NS] if words[_SEQ] == seq else None
 
+    def noted(self) -> int:
+        """The seq of the last task that the worker took; `NOTHING_YET` if there is none."""
+        return self._words[_SEQ]
+
     def began_ns(self, count: int) -> int:
         """When (monotonic nanoseconds) the worker took its task of this number, from 0. Ask when its answer is read."""
         return self._words[_BEGAN + (count & (BEGAN_ROOM - 1))]

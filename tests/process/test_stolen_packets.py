@@ -1,0 +1,168 @@
+"""Somebody in the worker reads calls out of forkpool's task pipe: the task that runs, or a thread or child that one left.
+
+Row "a task, or what it left, reads calls out of our pipe": each of them runs all the same, once. There is no answer to wait for
+and no death to be told: such a future never ended.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import stat
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, wait
+from typing import Any
+
+import pytest
+
+from forkpool import ForkPoolExecutor, WorkerCrashedError
+from tests.support import tasks
+from tests.support.gate import Gate, GateInTask, Marks
+
+WHOLE, PART = 65536, 7
+
+
+def task_pipe() -> int:
+    """The pipe that this worker reads, and that does not end it: the lifeline has a signal."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        with contextlib.suppress(OSError):  # the listing's own
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            is_read = flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_ASYNC
+            if fd > 2 and is_read and stat.S_ISFIFO(os.fstat(fd).st_mode):
+                return fd
+    raise AssertionError("no task pipe")
+
+
+def steal(size: int = WHOLE, limit: int = 100, patience_ms: int = 0) -> int:
+    """Read what lies in the pipe, or comes soon; how many packets."""
+    fd, count = task_pipe(), 0
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while count < limit and poll.poll(0 if count else patience_ms):
+        os.read(fd, size)
+        count += 1
+    return count
+
+
+def steal_for_ever(fd: int) -> None:
+    while os.read(fd, WHOLE):
+        pass
+
+
+def leave_thread(*, daemon: bool = True) -> None:
+    threading.Thread(target=steal_for_ever, args=[task_pipe()], daemon=daemon).start()
+
+
+def leave_child() -> None:
+    fd = task_pipe()
+    if os.fork() == 0:
+        with contextlib.suppress(BaseException):
+            steal_for_ever(fd)
+        os._exit(0)
+
+
+def act(marks: Marks, number: int, then: Any = None, *args: Any) -> Any:
+    """One function for all, so that it is known as short, and sent ahead."""
+    marks.add(str(number))
+    return number if then is None else then(*args)
+
+
+def steal_and_enter(gate: GateInTask) -> int:
+    count = steal(patience_ms=100)
+    gate.enter()
+    return count
+
+
+def steal_and_leave(gate: GateInTask) -> None:
+    steal_and_enter(gate)
+    os._exit(3)
+
+
+@pytest.fixture
+def marks(tmp_path: Any) -> Marks:
+    return Marks(tmp_path / "marks")
+
+
+def each_once(marks: Marks, count: int) -> None:
+    assert sorted(map(int, marks.words())) == list(range(count))
+
+
+@pytest.mark.parametrize("size", [WHOLE, PART])
+@pytest.mark.parametrize("limit", [1, 100])
+def test_a_task_that_takes_what_was_sent_behind_it(marks: Marks, size: int, limit: int) -> None:
+    """All of it, or only the next one; the rest of a packet that is read in part is gone."""
+    with ForkPoolExecutor(1) as ex:
+        stolen = 0
+        for begin in range(0, 600, 120):
+            futures = [ex.submit(act, marks, begin + number) for number in range(100)]
+            futures.append(ex.submit(act, marks, begin + 100, steal, size, limit))
+            futures += [ex.submit(act, marks, begin + number) for number in range(101, 120)]
+            wait(futures)
+            stolen += futures.pop(100).result()
+            assert [future.result() for future in futures] == [begin + number for number in range(120) if number != 100]
+        assert stolen > 0
+        each_once(marks, 600)
+
+
+def ahead_of(ex: ForkPoolExecutor, marks: Marks, thief: Callable[..., Any], gate: Gate) -> tuple[Any, list[Any]]:
+    """A thief with tasks behind it in its pipe, when it is inside and has taken them; it and they."""
+    known = [ex.submit(act, marks, number) for number in range(50)]
+    bad = ex.submit(act, marks, 50, thief, gate)
+    good = [ex.submit(act, marks, number) for number in range(51, 60)]
+    gate.wait_inside()
+    wait(known)
+    return bad, good
+
+
+@pytest.mark.parametrize("how", ["waits", "crashes", "is killed"])
+def test_a_thief_that_runs_on_dies_or_is_killed(marks: Marks, gate: Gate, how: str) -> None:
+    with ForkPoolExecutor(1) as ex, contextlib.ExitStack() as stack:
+        stack.callback(gate.open_for_all)
+        bad, good = ahead_of(ex, marks, steal_and_leave if how == "crashes" else steal_and_enter, gate)
+        if how == "is killed":
+            assert bad.kill()
+            with pytest.raises(CancelledError):
+                bad.result()
+        stack.close()
+        assert [future.result() for future in good] == list(range(51, 60))
+        if how == "crashes":
+            assert type(bad.exception()) is WorkerCrashedError
+        each_once(marks, 60)
+
+
+def test_others_need_not_wait_until_the_thief_is_done(marks: Marks, gate: Gate) -> None:
+    with ForkPoolExecutor(2) as ex, contextlib.ExitStack() as stack:
+        stack.callback(gate.open_for_all)
+        bad, good = ahead_of(ex, marks, steal_and_enter, gate)
+        assert [future.result() for future in good] == list(range(51, 60))
+        assert not bad.done()
+        stack.close()
+        assert bad.result() >= 0
+        each_once(marks, 60)
+
+
+@pytest.mark.parametrize(
+    "leave", [leave_thread, leave_child, lambda: leave_thread(daemon=False)], ids=["daemon", "child", "thread"]
+)
+@pytest.mark.parametrize("size", [0, 20_000], ids=["packets", "streams"])
+def test_what_a_task_left_takes_calls_from_an_idle_worker(marks: Marks, leave: Any, size: int) -> None:
+    with ForkPoolExecutor(1, grace_period=0.1) as ex:
+        ex.submit(leave).result()
+        for number in range(12):
+            future = ex.submit(act, marks, number, tasks.identity, bytes(size))
+            assert future.exception() is None or size, repr(future.exception())
+            if future.exception() is None:
+                assert future.result() == bytes(size)
+        assert not [word for word in set(marks.words()) if marks.words().count(word) > 1]
+
+
+def test_a_thief_in_every_worker_cannot_make_a_call_wait_for_ever(marks: Marks) -> None:
+    with ForkPoolExecutor(2, initializer=leave_thread, grace_period=0.1) as ex:
+        futures = [ex.submit(act, marks, number) for number in range(8)]
+        for number, future in enumerate(futures):
+            error = future.exception()
+            assert error is None or type(error) is WorkerCrashedError
+            assert marks.words().count(str(number)) == (error is None)
+            assert error is None or error.may_have_run == "no"
