@@ -51,9 +51,11 @@ snapshot = take_snapshot(None)
 inherit.apply_in_server(snapshot)
 import random, numpy
 random.seed(1); numpy.random.seed(1)
+identity = inherit.prepare_worker(snapshot)
 for slot in range(3):
+    identity.before_fork()
     if not os.fork():
-        inherit.apply_in_worker(snapshot, slot)
+        identity.take(slot)
         print(random.random(), numpy.random.random(), flush=True)
         os._exit(0)
     os.wait()

@@ -54,6 +54,18 @@ assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
 """)
 
 
+def test_a_timer_of_the_process_that_forks_is_not_there_in_the_child() -> None:
+    run("""
+signal.setitimer(signal.ITIMER_REAL, 3600)
+guard = SignalGuard(in_fork=True)
+if not os.fork():
+    signal.setitimer(signal.ITIMER_REAL, 3600)
+    guard.restore()
+    os._exit(signal.getitimer(signal.ITIMER_REAL)[0] > 0)
+assert os.wait()[1] == 0
+""")
+
+
 def test_a_timer_of_the_initializer_goes_on() -> None:
     run("""
 signal.signal(signal.SIGALRM, lambda *_: None)

@@ -39,7 +39,9 @@ def page(link: WorkerLink) -> Iterator[StatusPage]:
 
 @pytest.fixture
 def pipe(link: WorkerLink, page: StatusPage) -> TaskPipe:
-    return TaskPipe(link.child_fds[0], page)
+    pipe = TaskPipe()
+    pipe.begin(link.child_fds[0], page)
+    return pipe
 
 
 def open_fds() -> set[str]:
@@ -299,10 +301,10 @@ def test_after_hanging_up_what_was_sent_is_read_and_then_the_end(link: WorkerLin
     assert link.recall() == []
 
 
-def test_a_stream_whose_rest_will_not_come_is_not_charged_to_the_worker(link: WorkerLink, page: StatusPage) -> None:
+def test_a_stream_whose_rest_will_not_come_is_not_charged_to_the_worker(link: WorkerLink, pipe: TaskPipe) -> None:
     send(link, Kind.TASK, 1, bytes(20_000))
     link.hang_up()
-    worker_end, read = link.child_fds[0], os.read
+    read = os.read
 
     def steal_after_the_header(fd: int, size: int) -> bytes:
         packet = read(fd, size)
@@ -312,7 +314,7 @@ def test_a_stream_whose_rest_will_not_come_is_not_charged_to_the_worker(link: Wo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "read", steal_after_the_header)
         with pytest.raises(EOFError):
-            TaskPipe(worker_end, page).receive()
+            pipe.receive()
     assert link.never_took([1]) == [1]
 
 

@@ -18,20 +18,18 @@ from typing import Any
 from .._shared.on_import import watch
 
 SERVER_NAME = "ForkPoolServer"
-WORKER_NAME = "ForkPoolWorker-{slot}"
 
 
 class Family:
-    """Who we are to `multiprocessing`; rewritten in each worker after the fork."""
+    """Who we are to `multiprocessing`; a worker gets another name after the fork."""
 
     def __init__(self, snapshot: dict[str, Any], tracker_fd: int) -> None:
         self._facts: dict[str, Any] = snapshot["multiprocessing"]
         self._host_pid: int = snapshot["host_pid"]
         self._cwd: str | None = snapshot["cwd"]
         self._tracker_fd = tracker_fd
-        self._name = SERVER_NAME
-        self._identity: tuple[int, ...] = ()
-        self._host_process: Any = None  # what parent_process() answers in a worker
+        self._host_process: Any = None  # what parent_process() answers
+        self._current_process: Any = None  # what current_process() answers
 
     def join(self) -> None:
         """In the fork server, once; on what is not imported yet, as soon as it is."""
@@ -43,11 +41,18 @@ class Family:
         if self._tracker_fd >= 0:
             watch.when_imported("multiprocessing.resource_tracker", self.adopt_tracker)
 
+    def join_again(self) -> None:
+        """In the fork server, when everything is preloaded: for the workers, who find it done."""
+        process: Any = sys.modules["multiprocessing.process"]
+        self.adopt_process(process)  # again: a module may have changed what it found
+        process._parent_process = self._host_process
+        self._current_process = process._current_process
+
     def become_worker(self, slot: int) -> None:
         """Take the seat's name, after the fork."""
-        self._name = WORKER_NAME.format(slot=slot)
-        self._identity = (slot + 1,)  # counted from 1, as the standard library's pools do
-        self.adopt_process(sys.modules["multiprocessing.process"])
+        current = self._current_process  # has all else from `join_again`
+        current._name = f"ForkPoolWorker-{slot}"
+        current._identity = (slot + 1,)  # counted from 1, as the standard library's pools do
         util = sys.modules.get("multiprocessing.util")
         if util is not None:  # as multiprocessing does in its own children: the finalizers are the other process's
             util._finalizer_registry.clear()
@@ -55,14 +60,11 @@ class Family:
 
     def adopt_process(self, process: Any) -> None:
         current = process._current_process
-        current._name = self._name
-        current._identity = self._identity
+        current._name, current._identity = SERVER_NAME, ()
         current._parent_pid = self._host_pid
         current._parent_name = self._facts["host_name"]
         current.authkey = self._facts["authkey"]
         process.ORIGINAL_DIR = self._cwd or process.ORIGINAL_DIR
-        if self._identity:
-            process._parent_process = self._host_process
 
     def adopt_context(self, context: Any) -> None:
         method = self._facts["start_method"]

@@ -18,8 +18,8 @@ Tests: tests/process/test_lifeline.py, tests/process/test_crash.py
 
 from __future__ import annotations
 
+import _socket
 import contextlib
-import fcntl
 import gc
 import os
 import pickle
@@ -28,15 +28,22 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable
+from fcntl import F_GETFL, F_SETFL, F_SETOWN, F_SETSIG, fcntl
+from typing import TYPE_CHECKING
 
 from .._core.control import HAS_INITIALIZER, Ask, Report, Request, Tell, pack_report, unpack_request
 from .._shared.descriptors import close_all, move_high, recv_packet, send_packet
+from . import packing
+
+if TYPE_CHECKING:
+    from .worker import WorkerProcess
 
 _REQUEST_FDS = 3
 _OOM_ADJUSTMENT = 100  # arbitrary: counts like a tenth of the memory there is; 1000 is the most, see proc(5)
+_SIGKILL = int(signal.SIGKILL)
 _WITH_LIFELINE = 4  # where there is no /proc, the host brings one for each worker
-RunWorker = Callable[[int, list[int], bool], int]  # slot, descriptors, is an initializer coming? -> exit status
+_FORK_WARNS = sys.version_info >= (3, 12)  # of other threads, after the fact
+_detach = _socket.socket.detach  # the method of the base: what Python adds to it costs each worker four pages of memory
 
 
 def main(control_fd: int, lifeline_fd: int, host_fd: int, config_fd: int, tracker_fd: int) -> None:
@@ -48,25 +55,36 @@ def main(control_fd: int, lifeline_fd: int, host_fd: int, config_fd: int, tracke
     lifeline_fd = move_high(lifeline_fd)
     arm_lifeline(lifeline_fd, os.getpid())
     try:
-        run_worker = _prepare(config_fd, move_high(tracker_fd), control)
+        process = _prepare(config_fd, move_high(tracker_fd), control)
     except BaseException as error:
         text = f"{type(error).__name__}: {error}"
         send_packet(control, pack_report(Report(Tell.START_FAILED, text=text)))
         raise
-    ForkServer(control, lifeline_fd, move_high(host_fd), run_worker).serve()
+    ForkServer(control, lifeline_fd, move_high(host_fd), process).serve()
 
 
 def arm_lifeline(fd: int, owner: int) -> None:
-    """Have the kernel send SIGKILL to `owner` (a pid, or minus a process group) when the host's write end closes.
+    """Have the kernel send SIGKILL to `owner` (a pid, or minus a process group) when the host's write end closes."""
+    host_is_gone = prepare_lifeline(fd)
+    own_lifeline(fd, owner, host_is_gone)
 
-    fcntl(2), F_SETOWN and F_SETSIG. No signal comes for what happened before, hence the poll.
+
+def prepare_lifeline(fd: int) -> select.poll:
+    """Do what can be done before there is an owner; the answer looks whether the end of the host came already.
+
+    fcntl(2), F_SETSIG and O_ASYNC: nothing is sent as long as nobody owns the descriptor.
     """
-    fcntl.fcntl(fd, fcntl.F_SETOWN, owner)
-    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    if poll.poll(0):
+    fcntl(fd, F_SETSIG, _SIGKILL)
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    host_is_gone = select.poll()
+    host_is_gone.register(fd, select.POLLIN)
+    return host_is_gone
+
+
+def own_lifeline(fd: int, owner: int, host_is_gone: select.poll) -> None:
+    """The rest. No signal comes for what happened before, hence the poll."""
+    fcntl(fd, F_SETOWN, owner)
+    if host_is_gone.poll(0):
         os._exit(1)
 
 
@@ -91,26 +109,31 @@ def _die_before_the_host() -> None:
             file.write(str(min(ours + _OOM_ADJUSTMENT, 1000)))
 
 
-def _prepare(config_fd: int, tracker_fd: int, control: socket.socket) -> RunWorker:
+def _prepare(config_fd: int, tracker_fd: int, control: socket.socket) -> WorkerProcess:
     """Become like the host; import what every worker needs, once, and what the user wants preloaded."""
     with open(config_fd, "rb") as config:
         snapshot = pickle.load(config)
-    from . import inherit
+    packing.begin_new_pages()
+    # Before all else: what workers run lies together then. 10 ms; and once a task has spoiled `sys.meta_path` or the table of
+    # descriptors, a worker cannot import any more.
+    from .._shared import rebuild, remote_exceptions  # noqa: F401
+    from . import inherit, pinning, worker
 
     snapshot["tracker_fd"] = tracker_fd
     inherit.apply_in_server(snapshot)
     import cloudpickle  # noqa: F401  # 60 ms that each worker would otherwise spend
 
-    # 10 ms likewise; and once a task has spoiled `sys.meta_path` or the table of descriptors, a worker cannot import any more.
-    from .._shared import rebuild, remote_exceptions, session  # noqa: F401
-    from . import pinning, worker
+    from .._shared import session  # noqa: F401  # 5 ms likewise
 
     pinning.prepare(snapshot)
     with pinning.as_a_worker(snapshot):
         _preload(snapshot, control)
+    process = worker.WorkerProcess(snapshot)
+    gc.enable()  # a preloaded module may have disabled it
     gc.collect()
+    packing.begin_new_pages()
     gc.freeze()  # what workers share stays shared: no collection in them touches it
-    return worker.WorkerProcess(snapshot).run
+    return process
 
 
 def _preload(snapshot: dict[str, object], control: socket.socket) -> None:
@@ -145,18 +168,20 @@ def _tell_of_failure(control: socket.socket, error: BaseException | None) -> Non
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # replaced by a preloaded module: its own business
+        try:  # noqa: SIM105  # for each fork: a context manager costs more than the rest
             stream.flush()
+        except Exception:  # replaced by a preloaded module: its own business
+            pass
 
 
 class ForkServer:
     """The loop. Invariant: every pid in `_workers` is a child that was not reaped."""
 
-    def __init__(self, control: socket.socket, lifeline_fd: int, host_fd: int, run_worker: RunWorker) -> None:
+    def __init__(self, control: socket.socket, lifeline_fd: int, host_fd: int, process: WorkerProcess) -> None:
         self._control = control
         self._lifeline_fd = lifeline_fd
         self._host_fd = host_fd
-        self._run_worker = run_worker
+        self._process = process
         self._workers: dict[int, tuple[int, int, int]] = {}  # pidfd: generation, pid, lifeline description
         # Not poll(2), which refuses to watch more descriptors than RLIMIT_NOFILE, and that may be lowered while we run.
         self._epoll = select.epoll()
@@ -203,17 +228,28 @@ class ForkServer:
         lifeline = -1
         try:
             lifeline = move_high(self._open_lifeline(fds))
+            host_is_gone = prepare_lifeline(lifeline)
+            fds[:] = map(move_high, fds)
+            # All that the worker need not look up itself: what it touches becomes memory of its own.
+            slot, has_initializer = request.slot, bool(request.flags & HAS_INITIALIZER)
+            ours = self._fds()
+            self._process.before_fork()
             _flush()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of other threads, after the fact
-                pid = os.fork()
+            pid = _fork()
         except OSError as error:
             close_all([lifeline] if lifeline >= 0 else [])
             self._refuse(request, f"fork failed: {error}")
             return
         if pid == 0:
-            self._become_worker(request, fds, lifeline)
+            self._become_worker(ours, lifeline, host_is_gone, slot, fds, has_initializer)
         self._register(request, pid, lifeline)
+
+    def _fds(self) -> list[int]:
+        """What a worker closes; the control socket and the epoll are objects, which know when they are closed."""
+        fds = [self._host_fd, self._lifeline_fd]
+        for pidfd, (_, _, lifeline) in self._workers.items():
+            fds += pidfd, lifeline
+        return fds
 
     def _open_lifeline(self, fds: list[int]) -> int:
         if len(fds) == _WITH_LIFELINE:
@@ -234,19 +270,18 @@ class ForkServer:
         self._workers[pidfd] = (request.generation, pid, lifeline)
         self._tell(Report(Tell.SPAWNED, request.generation, pid), (pidfd,))
 
-    def _become_worker(self, request: Request, fds: list[int], lifeline: int) -> None:
+    def _become_worker(
+        self, ours: list[int], lifeline: int, host_is_gone: select.poll, slot: int, fds: list[int], has_initializer: bool
+    ) -> None:
         """Never returns."""
         status = 1
         try:
             os.setsid()
-            arm_lifeline(lifeline, -os.getpid())
-            close_all([self._host_fd, self._lifeline_fd])
-            self._control.close()
+            own_lifeline(lifeline, -os.getpid(), host_is_gone)
+            os.close(_detach(self._control))
             self._epoll.close()
-            for pidfd, (_, _, other) in self._workers.items():
-                close_all([pidfd, other])
-            has_initializer = bool(request.flags & HAS_INITIALIZER)
-            status = self._run_worker(request.slot, fds, has_initializer)
+            close_all(ours)
+            status = self._process.run(slot, fds, has_initializer)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -273,12 +308,26 @@ class ForkServer:
         self._tell(Report(Tell.SPAWN_FAILED, request.generation, text=reason))
 
     def _tell(self, report: Report, fds: tuple[int, ...] = ()) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the poll tells that the host is gone
+        try:  # noqa: SIM105  # as in `_flush`
             send_packet(self._control, pack_report(report), fds)
+        except (BrokenPipeError, ConnectionResetError):  # the poll tells that the host is gone
+            pass
+
+
+def _fork() -> int:
+    if not _FORK_WARNS:
+        return os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)  # it may not have called setsid yet
+    try:  # noqa: SIM105  # as in `_flush`
+        os.killpg(pid, _SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    try:  # noqa: SIM105  # as in `_flush`
+        os.kill(pid, _SIGKILL)  # it may not have called setsid yet
+    except (ProcessLookupError, PermissionError):
+        pass

@@ -1,8 +1,8 @@
 """Become like the host: the fork server once, each worker after its fork.
 
 Runs in: fork server and workers, main thread. Imports little, since every worker carries it; never the exceptions.
-`apply_in_server` does what all workers share; `apply_in_worker` is on the path of every spawn and does what must
-differ between them or would disturb the server.
+`apply_in_server` does what all workers share, `prepare_worker` the rest of it, when everything is preloaded;
+`Identity.take` is on the path of every spawn, and does what differs between them.
 What workers see is promised row by row in docs/reference/what-a-worker-sees.md.
 Tests: tests/process/test_inheritance_*.py
 """
@@ -23,9 +23,9 @@ from .._shared.on_import import watch
 from .family import Family, adopt_levels
 from .filters import HostFilters
 from .preload import leave_exits_to_the_server
-from .signal_guard import SignalGuard, reset_signals
+from .signal_guard import reset_signals
 
-__all__ = ["SignalGuard", "apply_in_server", "apply_in_worker", "reset_signals", "tells_tracker"]
+__all__ = ["Identity", "apply_in_server", "prepare_worker", "tells_tracker"]
 
 Snapshot = dict[str, Any]
 
@@ -66,22 +66,48 @@ def apply_in_server(snapshot: Snapshot) -> None:
     _prepared = _Prepared(family, HostFilters(snapshot["warnings"]))
 
 
-def apply_in_worker(snapshot: Snapshot, slot: int, keep_signals: Iterable[int] = ()) -> None:
-    """Take this worker's own identity, right after the fork.
+class Identity:
+    """What makes a worker one of its own, prepared in the fork server."""
+
+    __slots__ = ("_family", "_host_cwd", "_numpy_random")
+
+    def __init__(self, prepared: _Prepared, host_cwd: str | None) -> None:
+        self._family = prepared.family
+        self._host_cwd = host_cwd
+        self._numpy_random = sys.modules.get("numpy.random")
+
+    def before_fork(self) -> None:
+        """In the fork server: the next worker is to draw other random numbers than the last one.
+
+        Not in the worker, which would copy 40 pages of memory for it. `random` does it itself, in the child of os.fork.
+        """
+        if self._numpy_random is not None:
+            _reseed(self._numpy_random)
+
+    def take(self, slot: int) -> None:
+        """In a worker, right after the fork."""
+        SEAT.slot = slot
+        os.environ[SLOT_VARIABLE] = str(slot)
+        if self._host_cwd is not None:
+            _enter(self._host_cwd)
+        self._family.become_worker(slot)
+        leave_exits_to_the_server()
+
+
+def prepare_worker(snapshot: Snapshot, keep_signals: Iterable[int] = ()) -> Identity:
+    """Take over what workers need, and what must not be there while modules are preloaded. In the fork server, once.
 
     Args:
         keep_signals: Those whose handlers the caller has set already.
     """
     assert _prepared is not None, "apply_in_server comes first"
-    SEAT.slot, SEAT.max_workers = slot, snapshot["max_workers"]
-    os.environ[SLOT_VARIABLE] = str(slot)
-    if snapshot["cwd"] is None:  # deleted: there, a task that writes `out.txt` gets the error that the host would get
-        _enter(f"/proc/{snapshot['host_pid']}/cwd")
-    _prepared.family.become_worker(slot)
+    SEAT.max_workers = snapshot["max_workers"]
+    _prepared.family.join_again()
     _prepared.filters.install()
-    leave_exits_to_the_server()
-    _reseed()
-    reset_signals(keep_signals)  # last: a signal that waited is delivered here
+    reset_signals(keep_signals)
+    # Deleted: there, a task that writes `out.txt` gets the error that the host would get.
+    host_cwd = f"/proc/{snapshot['host_pid']}/cwd" if snapshot["cwd"] is None else None
+    return Identity(_prepared, host_cwd)
 
 
 def tells_tracker() -> bool:
@@ -122,11 +148,8 @@ def _apply_locale(names: dict[str, str]) -> None:
                 _locale.setlocale(number, name)
 
 
-def _reseed() -> None:
-    # `random` reseeds itself in the child of os.fork. numpy does not: every worker would draw the same numbers.
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is None:
-        return
+def _reseed(numpy_random: Any) -> None:
+    """Otherwise every worker would draw the same numbers."""
     with contextlib.suppress(AttributeError):  # being imported, or a stand-in of a test
         try:
             # The whole state from the kernel. `seed()` draws as well, and touches twice as much memory that workers share.

@@ -1,7 +1,8 @@
 """What a task prints survives its crash, the line that it had not finished included.
 
-Runs in: a worker, any thread of the task's. Lines go out whole, in one write: lines of several workers must not tear each
-other apart, as they do when each piece of a `print` is written at once (6 % of the lines of two processes; seen).
+Runs in: a worker, any thread of the task's; the streams are made in the fork server. Lines go out whole, in one write: lines
+of several workers must not tear each other apart, as they do when each piece of a `print` is written at once (6 % of the
+lines of two processes; seen).
 Hard part: the unfinished line is in no buffer of ours then, for a crash would take that along. It lies on the status page, and
 the host writes it when the worker is dead. A fork child of a task shares the page, so it writes everything through.
 Tests: tests/process/test_inheritance_output.py
@@ -20,16 +21,28 @@ from .._shared.status_page import LINE_BYTES, StatusPage
 
 
 class LineStream(io.RawIOBase):
-    """A descriptor to which whole lines are written; what follows the last line is on the page until its end comes."""
+    """A descriptor to which whole lines are written; what follows the last line is on the page until its end comes.
 
-    def __init__(self, fd: int, name: str, page: StatusPage) -> None:
+    Without a page everything is written at once: in the fork server, and in a fork child of a task.
+    """
+
+    _page: StatusPage
+
+    def __init__(self, fd: int, name: str) -> None:
         self.name = name
         self._fd = fd
-        self._room: memoryview | None = page.line_room(fd)
-        self._page = page
+        self._room: memoryview | None = None
         self._length = 0  # of the unfinished line
         self._lock = _thread.RLock()  # reentrant: a signal handler may print
-        os.register_at_fork(after_in_child=self._share_nothing)
+
+    def begin(self, page: StatusPage) -> None:
+        """In a worker, before its first task."""
+        self._page = page
+        self._room = page.line_room(self._fd)
+
+    def write_through(self) -> None:
+        """In a fork child of a task: the page is the worker's."""
+        self._room, self._length, self._lock = None, 0, _thread.RLock()
 
     def writable(self) -> bool:
         return True
@@ -42,11 +55,12 @@ class LineStream(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
+        room = self._room
+        if room is None:  # without the lock: in the fork server another thread might hold it while we fork
+            self._write_out(data)
+            return len(data)
         with self._lock:
-            room, begun = self._room, self._length
-            if room is None:
-                self._write_out(data)
-                return len(data)
+            begun = self._length
             end = data.rfind(b"\n") + 1
             if end or begun + len(data) > LINE_BYTES:
                 end = end if len(data) - end <= LINE_BYTES else len(data)
@@ -61,10 +75,11 @@ class LineStream(io.RawIOBase):
 
     def flush(self) -> None:
         super().flush()  # raises if closed
-        with self._lock:
-            if self._length and self._room is not None:
-                self._write_out(bytes(self._room[: self._length]))
-                self._set_length(0)
+        if self._room is not None:
+            with self._lock:
+                if self._length:
+                    self._write_out(bytes(self._room[: self._length]))
+                    self._set_length(0)
 
     def _set_length(self, length: int) -> None:
         if length != self._length:
@@ -76,12 +91,13 @@ class LineStream(io.RawIOBase):
         while written < len(data):
             written += os.write(self._fd, data[written:])
 
-    def _share_nothing(self) -> None:
-        self._room, self._length, self._lock = None, 0, _thread.RLock()
 
+def keep_unfinished_lines() -> list[LineStream]:
+    """Replace the standard streams, if they are the interpreter's own and buffered (`-u`: nothing is ever kept then).
 
-def keep_unfinished_lines(page: StatusPage) -> None:
-    """Replace the standard streams, if they are the interpreter's own and buffered (`-u`: nothing is ever kept then)."""
+    In the fork server, for the workers; each then calls `begin` of what this returns.
+    """
+    streams = []
     for fd, name in ((1, "stdout"), (2, "stderr")):
         old = getattr(sys, name)
         with contextlib.suppress(AttributeError, ValueError, OSError):
@@ -89,11 +105,14 @@ def keep_unfinished_lines(page: StatusPage) -> None:
             if type(old) is not io.TextIOWrapper or old.write_through or old.fileno() != fd:
                 continue
             old.flush()
-            raw: Any = LineStream(fd, f"<{name}>", page)
-            new: Any = io.TextIOWrapper(raw, encoding=old.encoding, errors=old.errors, newline="\n", write_through=True)
+            raw = LineStream(fd, f"<{name}>")
+            file: Any = raw
+            new: Any = io.TextIOWrapper(file, encoding=old.encoding, errors=old.errors, newline="\n", write_through=True)
             new.mode = "w"
             setattr(sys, name, new)
             setattr(sys, f"__{name}__", new)
+            streams.append(raw)
+    return streams
 
 
 def flush_output() -> None:

@@ -70,11 +70,15 @@ class SignalGuard:
 
     __slots__ = ("_alarm_is_free", "_handlers", "_mask", "_timers", "_wakeup_fd")
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_fork: bool = False) -> None:
+        """
+        Args:
+            in_fork: What is remembered is for a child of this process, which will not have its timers.
+        """
         self._handlers = [*map(_getsignal, NUMBERS)]
         self._mask = _pthread_sigmask(_BLOCK, ())
         # Timers that run already are the initializer's (a sampling profiler) and are never touched.
-        self._timers = [which for which in _TIMERS if not _signal.getitimer(which)[0]]
+        self._timers = [which for which in _TIMERS if in_fork or not _signal.getitimer(which)[0]]
         self._alarm_is_free = int(_signal.ITIMER_REAL) in self._timers
         self._wakeup_fd = _signal.set_wakeup_fd(-1)
         _signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)

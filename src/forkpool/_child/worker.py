@@ -19,7 +19,6 @@ import _signal  # type: ignore[import-not-found]  # unknown to typeshed
 import atexit
 import contextlib
 import faulthandler
-import gc
 import os
 import pickle
 import signal
@@ -44,44 +43,73 @@ from .._core.wire import (
 )
 from .._shared.calls import count_fork
 from .._shared.current_task import SEAT
-from .._shared.descriptors import move_high
 from .._shared.payload import CallDecoder, PayloadError, ResultEncoder
-from .._shared.status_page import TAIL, Stage, StatusPage
-from . import inherit, pinning
+from .._shared.status_page import Stage, StatusPage
+from .inherit import prepare_worker, tells_tracker
 from .output import flush_output, keep_unfinished_lines
+from .pinning import bind_worker
 from .signal_guard import SignalGuard
 
+# As numbers: a worker would copy what an enum takes to find its members, each time that it starts.
+_STOP, _READY, _INIT_FAILED = int(Kind.STOP), int(Kind.READY), int(Kind.INIT_FAILED)
+_VALUE, _EXCEPTION, _RESULT_ERROR = int(Kind.VALUE), int(Kind.EXCEPTION), int(Kind.RESULT_ERROR)
+_RUNNING, _ENCODING, _ANSWERED = int(Stage.RUNNING), int(Stage.ENCODING), int(Stage.ANSWERED)
 _BIG = 1 << 16
 _PIPE_BYTES = 1 << 20
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class WorkerProcess:
-    """What a worker is made of, prepared in the fork server before the fork."""
+    """What a worker is made of, prepared in the fork server before the fork.
+
+    A worker copies each page of memory on which it writes, be it a reference count, and each copy takes two microseconds:
+    so what can be made in the fork server is made there, and what it makes once is shared by all workers.
+    """
 
     def __init__(self, snapshot: dict[str, Any]) -> None:
+        """In the fork server, when everything is preloaded. It gets a worker's signal handlers, which do nothing in it."""
         self._snapshot = snapshot
+        self._loop = TaskLoop()
+        self._identity = prepare_worker(snapshot, keep_signals=self._loop.set_handlers())
+        self._signals = SignalGuard(in_fork=True)
+        self._streams = keep_unfinished_lines()
+        if not faulthandler.is_enabled():
+            faulthandler.enable(0)  # to /dev/null: what it allocates once is there, and a worker only names another descriptor
+
+    def before_fork(self) -> None:
+        """In the fork server, for each worker."""
+        self._identity.before_fork()
 
     def run(self, slot: int, fds: list[int], has_initializer: bool) -> int:
-        """Be the worker on this slot. Returns the exit status when the host asks it to leave."""
-        why_unbound = pinning.bind_worker(self._snapshot, slot)
-        task_fd, answer_fd, page_fd = (move_high(fd) for fd in fds)
+        """Be the worker on this slot. Returns the exit status when the host asks it to leave.
+
+        Args:
+            fds: Ours from now on: the task pipe (read end), the answer pipe (write end), the status page.
+        """
+        why_unbound = bind_worker(self._snapshot, slot)
+        task_fd, answer_fd, page_fd = fds
         page = StatusPage(page_fd)
-        os.lseek(page_fd, TAIL, os.SEEK_SET)
         faulthandler.enable(page_fd, all_threads=True)
-        os.register_at_fork(after_in_child=page.part)
-        os.register_at_fork(after_in_child=count_fork)
-        loop = TaskLoop(TaskPipe(task_fd, page), answer_fd, page)
-        inherit.apply_in_worker(self._snapshot, slot, keep_signals=loop.set_handlers())
-        keep_unfinished_lines(page)
-        gc.enable()
-        return loop.serve(has_initializer, why_unbound)
+        os.register_at_fork(after_in_child=self._part)
+        self._identity.take(slot)
+        for stream in self._streams:
+            stream.begin(page)
+        return self._loop.serve(task_fd, answer_fd, page, has_initializer, why_unbound, self._signals)
+
+    def _part(self) -> None:
+        """This process is a child that a task forked."""
+        self._loop.page.part()
+        count_fork()
+        for stream in self._streams:
+            stream.write_through()
 
 
 class TaskPipe:
     """Read frames that the host wrote."""
 
-    def __init__(self, fd: int, page: StatusPage) -> None:
+    __slots__ = ("_fd", "_page")
+
+    def begin(self, fd: int, page: StatusPage) -> None:
         self._fd = fd
         self._page = page
 
@@ -120,19 +148,20 @@ class TaskPipe:
 class TaskLoop:
     """Take a task, run it, answer it."""
 
-    def __init__(self, pipe: TaskPipe, answer_fd: int, page: StatusPage) -> None:
-        self._pipe = pipe
-        self._answer_fd = answer_fd
-        self._page = page
-        self._pid = os.getpid()
+    _answer_fd: int
+    page: StatusPage
+    _first_stamp: int
+    _signals: SignalGuard
+
+    def __init__(self) -> None:
+        self._pid = 0  # in the fork server, where what follows is not there yet
+        self._pipe = TaskPipe()
         self._decoder = CallDecoder()
         self._encoder = ResultEncoder()
         self._in_task = False
         self._tried = 0  # how often the present call was tried before
         self._grown = False
         self._announced = 0  # bytes of answers, the present one included
-        self._first_stamp = page.first_stamp()
-        self._signals: SignalGuard
 
     def set_handlers(self) -> tuple[int, ...]:
         """Handle the signals that a worker does not leave to their default; returns which."""
@@ -141,12 +170,22 @@ class TaskLoop:
         _signal.signal(_signal.SIGINT, self._on_sigint)
         return _signal.SIGTERM, _signal.SIGINT
 
-    def serve(self, has_initializer: bool, why_unbound: str) -> int:
+    def serve(
+        self, task_fd: int, answer_fd: int, page: StatusPage, has_initializer: bool, why_unbound: str, signals: SignalGuard
+    ) -> int:
+        """Until the host asks us to leave. Returns the exit status."""
+        self._pipe.begin(task_fd, page)
+        self._answer_fd = answer_fd
+        self.page = page
+        self._first_stamp = page.first_stamp()
+        self._signals = signals
+        self._pid = os.getpid()
         try:
-            if has_initializer and not self._initialize():
-                return 0
-            self._signals = SignalGuard()  # what the initializer set up is to stay
-            self._answer(Kind.READY, 0, why_unbound.encode())
+            if has_initializer:
+                if not self._initialize():
+                    return 0
+                self._signals = SignalGuard()  # what the initializer set up is to stay
+            self._answer(_READY, 0, why_unbound.encode())
             while self._serve_one():
                 pass
         except EOFError:  # not as when we are asked to leave: what reads this pipe besides us might keep us for ever
@@ -163,12 +202,12 @@ class TaskLoop:
 
     def _initialize(self) -> bool:
         kind, _, payload, _ = self._pipe.receive()
-        if kind == Kind.STOP:
+        if kind == _STOP:
             return False
         try:
             self._call(*self._decoder.decode(payload))
         except BaseException as error:
-            self._answer(Kind.INIT_FAILED, 0, self._encoder.encode_exception(error))
+            self._answer(_INIT_FAILED, 0, self._encoder.encode_exception(error))
             return False
         finally:
             self._check_pid()
@@ -177,9 +216,9 @@ class TaskLoop:
 
     def _serve_one(self) -> bool:
         kind, seq, payload, self._tried = self._pipe.receive()
-        if kind == Kind.STOP:
+        if kind == _STOP:
             return False
-        page = self._page
+        page = self.page
         begun = time.monotonic_ns()
         page.take(seq, begun)
         answer = self._work_until_quiet(payload)
@@ -188,12 +227,12 @@ class TaskLoop:
         self._check_pid()
         flush_output()
         micros = min((time.monotonic_ns() - begun) // 1000, MAX_MICROS)
-        flags = answer[2] | TRACKED if inherit.tells_tracker() else answer[2]
+        flags = answer[2] | TRACKED if tells_tracker() else answer[2]
         self._answer(answer[0], seq, answer[1], flags, micros)
-        page.set_stage(Stage.ANSWERED)
+        page.set_stage(_ANSWERED)
         return True
 
-    def _work_until_quiet(self, payload: bytes | bytearray) -> tuple[Kind, bytes, int]:
+    def _work_until_quiet(self, payload: bytes | bytearray) -> tuple[int, bytes, int]:
         """Work, then undo what the task did to signals: until that is done, its handlers may raise at any point."""
         answer, late = None, None
         while True:
@@ -206,20 +245,20 @@ class TaskLoop:
                 late = error
         if answer is None:
             assert late is not None
-            return Kind.EXCEPTION, self._encoder.encode_exception(late), 0
+            return _EXCEPTION, self._encoder.encode_exception(late), 0
         return answer
 
-    def _work(self, payload: bytes | bytearray) -> tuple[Kind, bytes, int]:
+    def _work(self, payload: bytes | bytearray) -> tuple[int, bytes, int]:
         """Kind, payload and flags of the answer."""
         try:
             call = self._decoder.decode(payload)
             SEAT.running = call[0], self._decoder.name, self._tried + 1
-            self._page.set_stage(Stage.RUNNING)
+            self.page.set_stage(_RUNNING)
             value = self._call(*call)
-            self._page.set_stage(Stage.ENCODING)
+            self.page.set_stage(_ENCODING)
             return self._encode(value)
         except BaseException as error:
-            return Kind.EXCEPTION, self._encoder.encode_exception(error), 0
+            return _EXCEPTION, self._encoder.encode_exception(error), 0
 
     def _call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -228,15 +267,15 @@ class TaskLoop:
         finally:
             self._in_task = False
 
-    def _encode(self, value: object) -> tuple[Kind, bytes, int]:
+    def _encode(self, value: object) -> tuple[int, bytes, int]:
         try:
             data, plain = self._encoder.encode_value(value)
         except PayloadError as error:
             cause = self._encoder.encode_exception(error.__cause__ or error)
-            return Kind.RESULT_ERROR, pickle.dumps((str(error), error.part, cause)), 0
-        return Kind.VALUE, data, PLAIN if plain else 0
+            return _RESULT_ERROR, pickle.dumps((str(error), error.part, cause)), 0
+        return _VALUE, data, PLAIN if plain else 0
 
-    def _answer(self, kind: Kind, seq: int, payload: bytes, flags: int = 0, micros: int = 0) -> None:
+    def _answer(self, kind: int, seq: int, payload: bytes, flags: int = 0, micros: int = 0) -> None:
         stamp = self._first_stamp + self._announced
         if len(payload) <= INLINE_BYTES:
             self._send(pack(kind, seq, payload, flags, micros, stamp))
@@ -253,7 +292,7 @@ class TaskLoop:
     def _send(self, *parts: bytes) -> None:
         """Write a frame. The page tells its length before: then the host knows when nothing more can come."""
         self._announced += sum(map(len, parts))
-        self._page.announce(self._announced)
+        self.page.announce(self._announced)
         for part in parts:
             self._write(part)
 
@@ -273,7 +312,7 @@ class TaskLoop:
             os._exit(0)  # a forked child of the task came back from it: it is no worker
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        if self._page.terminate_asked():
+        if self._pid and self.page.terminate_asked():
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 

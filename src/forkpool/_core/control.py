@@ -33,6 +33,8 @@ class Tell(IntEnum):
 
 _ASK = struct.Struct("=BBHIQ")
 _TELL = struct.Struct("=BxxxIqqQ")
+_ASKS = {int(ask): ask for ask in Ask}  # a call of an enum runs four functions
+_TELLS = {int(tell): tell for tell in Tell}
 HAS_INITIALIZER = 1
 MAX_TEXT = 16384
 PACKET = _TELL.size + MAX_TEXT
@@ -64,7 +66,7 @@ def pack_request(ask: Ask, generation: int, slot: int = 0, flags: int = 0) -> by
 
 def unpack_request(data: bytes) -> Request:
     ask, flags, _, slot, generation = _ASK.unpack(data)
-    return Request(Ask(ask), generation, slot, flags)
+    return Request(_ASKS.get(ask) or Ask(ask), generation, slot, flags)
 
 
 def pack_report(report: Report) -> bytes:
@@ -74,4 +76,6 @@ def pack_report(report: Report) -> bytes:
 
 def unpack_report(data: bytes) -> Report:
     tell, pid, status, peak_rss, generation = _TELL.unpack_from(data)
-    return Report(Tell(tell), generation, pid, status, peak_rss, data[_TELL.size :].decode("utf-8", "replace"))
+    return Report(
+        _TELLS.get(tell) or Tell(tell), generation, pid, status, peak_rss, data[_TELL.size :].decode("utf-8", "replace")
+    )

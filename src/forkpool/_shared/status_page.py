@@ -11,10 +11,10 @@ Tests: tests/unit/test_status_page.py
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 from enum import IntEnum
+from mmap import mmap
 
 _LINES = 4096  # where the unfinished lines of fd 1 and fd 2 lie
 LINE_BYTES = 8192  # room for each: as long as what the interpreter's own stream would hold together
@@ -38,13 +38,16 @@ class Stage(IntEnum):
     ANSWERED = 4
 
 
+_LOADING = int(Stage.LOADING)  # to look up a member of an enum takes as long as the rest of `take`
+
+
 class StatusPage:
     """A mapping of a worker's page. It keeps no descriptor but the mapping's own."""
 
     __slots__ = ("_map", "_taken", "_words")
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, SIZE)
+        self._map = mmap(fd, SIZE)
         self._words = memoryview(self._map).cast("Q")
         self._taken = 0  # tasks, as the worker counts them
 
@@ -63,6 +66,7 @@ class StatusPage:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             os.pwrite(fd, NOTHING_YET.to_bytes(8, sys.byteorder), _SEQ * 8)
             os.pwrite(fd, stamp.to_bytes(8, sys.byteorder), _STAMP * 8)
+            os.lseek(fd, TAIL, os.SEEK_SET)  # where faulthandler will write, in a process that has the same description of it
         except BaseException:
             os.close(fd)
             raise
@@ -79,14 +83,14 @@ class StatusPage:
         words = self._words
         words[_STARTED_NS] = words[_BEGAN + (self._taken & (BEGAN_ROOM - 1))] = now_ns
         self._taken += 1
-        words[_STAGE] = Stage.LOADING
+        words[_STAGE] = _LOADING
         words[_SEQ] = seq
 
     def read_on(self, seq: int) -> None:
         """The worker reads a large call: room for it may cost the worker its life, so blame begins before `take`."""
         self._words[_READING] = seq
 
-    def set_stage(self, stage: Stage) -> None:
+    def set_stage(self, stage: int) -> None:
         self._words[_STAGE] = stage
 
     def part(self) -> None:
