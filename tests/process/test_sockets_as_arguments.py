@@ -3,6 +3,7 @@
 Runs in: pytest and workers. The leak check of each test compares descriptors and threads.
 """
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -331,6 +332,19 @@ def test_in_a_shortage_of_descriptors_one_call_fails(pair: Pair, gate: Gate) -> 
         assert type(error) is ConnectionError
         assert "no file descriptors left" in str(error)
         ex.submit(say, theirs).result()
+        assert ours.recv(9) == b".."
+
+
+def test_a_worker_without_descriptors(pair: Pair) -> None:
+    ours, theirs = pair
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(say, theirs).result()
+        for left in (0, 1):  # none to ask with; none for what comes
+            with descriptors_left(left, pid):
+                error = ex.submit(say, theirs).exception()
+            assert isinstance(error, OSError)
+            assert error.errno == errno.EMFILE
+        assert ex.submit(say, theirs).result() == pid
         assert ours.recv(9) == b".."
 
 
