@@ -17,8 +17,12 @@ import types
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
+
+try:
+    from _blake2 import blake2b  # what hashlib gives out, without its libcrypto: 3.4 MB in the host and in the fork server
+except ImportError:
+    from hashlib import blake2b
 
 from forkpool._shared import by_value_classes, rebuild, tracking
 from forkpool._shared.by_value import (
