@@ -19,7 +19,7 @@ from forkpool import ForkPoolExecutor, WorkerCrashedError
 from forkpool._core.wire import Kind, pack, pack_header
 from forkpool._shared.status_page import SIZE
 from tests.support import tasks
-from tests.support.gate import Gate
+from tests.support.gate import Gate, Marks
 
 
 def ours() -> list[int]:
@@ -150,9 +150,10 @@ def answer_fd() -> int:
 _known: list[int] = []
 
 
-def write_if(now: bool, data: bytes, number: int) -> int:
+def write_if(now: bool, data: bytes, number: int, marks: Marks) -> int:
     """Short enough to be sent ahead."""
     if now:
+        marks.add(str(number))
         if not _known:
             _known.append(answer_fd())
         os.write(_known[0], data)
@@ -164,18 +165,22 @@ def write_if(now: bool, data: bytes, number: int) -> int:
     [b"garbage" * 20, b"x", pack_header(Kind.VALUE, 3, 1 << 40), pack(Kind.VALUE, 3, b"N.") * 3, bytes(60_000)],
     ids=["garbage", "a byte", "header", "answers", "zeros"],
 )
-def test_tasks_that_were_sent_ahead_behind_it_keep_their_results(data: bytes) -> None:
-    """They were charged too: the one that the worker had taken meanwhile, and those whose answers came behind the garbage."""
+def test_tasks_that_were_sent_ahead_behind_it_keep_their_results(data: bytes, marks: Marks) -> None:
+    """They were charged too: the one that the worker had taken meanwhile, and those whose answers came behind the garbage.
+
+    And the guilty one ran again, when one behind it had answered before the worker was killed.
+    """
     bad = {100, 300, 301}
     with ForkPoolExecutor(1) as ex:
-        assert ex.submit(write_if, False, b"", 1).result() == 1
-        futures = [ex.submit(write_if, number in bad, data, number) for number in range(400)]
+        assert ex.submit(write_if, False, b"", 1, marks).result() == 1
+        futures = [ex.submit(write_if, number in bad, data, number, marks) for number in range(400)]
         wait(futures)
         failed = {number for number, future in enumerate(futures) if future.exception() is not None}
         errors = [str(futures[number].exception()) for number in failed]
         assert failed == bad, errors
         assert all("malformed" in error for error in errors), errors
         assert [future.result() for number, future in enumerate(futures) if number not in bad] == sorted({*range(400)} - bad)
+    assert sorted(map(int, marks.words())) == sorted(bad)
 
 
 def write_into_the_middle(size: int) -> bytes:

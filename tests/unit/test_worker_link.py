@@ -272,6 +272,16 @@ def test_a_task_whose_answer_was_not_believed_did_begin(link: WorkerLink, page: 
     link.void.add(1)
     page.take(2, 1)
     assert link.never_took([2, 3, 1]) == [3]
+    link.answered = 2
+    assert link.never_took([1]) == [], "it ended and stands last: its death was waited for"
+
+
+def test_a_task_that_was_not_believed_before_it_began_never_did(link: WorkerLink, page: StatusPage) -> None:
+    """What an earlier one left running wrote meanwhile."""
+    page.take(1, 1)
+    link.answered = 1
+    link.void.add(2)
+    assert link.never_took([2]) == [2]
 
 
 def test_whether_all_was_read(link: WorkerLink, pipe: TaskPipe) -> None:

@@ -151,10 +151,12 @@ class WorkerLink:
     def never_took(self, seqs: list[int]) -> list[int]:
         """Which of these the worker, now dead, never began, though they may be in its pipe no more."""
         noted = self._page.noted()
-        if noted not in seqs:
-            return [seq for seq in seqs if seq != self.answered and self._page.never_took(seq, self.answered)]
-        # It took them in order, and its answers were read: those before are lost, unless it wrote their answers elsewhere.
-        return [seq for seq in seqs if seq not in self.void and (seq > noted or (seq < noted and self.has_all_answers()))]
+        if noted in seqs:  # it took them in order, and its answers were read
+            before = self.has_all_answers()  # else it wrote some elsewhere
+            found = [seq for seq in seqs if seq > noted or (seq < noted and before)]
+        else:
+            found = [seq for seq in seqs if seq != self.answered and self._page.never_took(seq, self.answered)]
+        return [seq for seq in found if seq > noted or seq not in self.void]  # those were answered, whatever came of it
 
     # --- answers
 
