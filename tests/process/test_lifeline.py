@@ -75,8 +75,8 @@ def ending(tmp_path: Path, nothing_is_left: None) -> Iterator[Gate]:
 WHATS = ["idle", "waits", "busy in C", "stopped", "closed fds", "own child", "thread"]
 HOWS = ["SIGKILL", "os._exit", "execv", "SIGKILL with a fork child"]
 SERVERS = ["server alive", "server killed"]
-# Left out: nobody holds the lifeline of a worker that closed every descriptor and whose server is dead. A host that lives
-# kills such a worker within a moment (its channel is closed); one that ends in that moment does not. The failure table says so.
+# Left out: the host that hears of its server's death arms the lifeline of a worker that closed every descriptor, which takes
+# it a moment; one that ends in that moment does not. The failure table says so; test_orphans.py has those that end later.
 CELLS = [(what, server) for what in WHATS for server in SERVERS if (what, server) != ("closed fds", "server killed")]
 
 

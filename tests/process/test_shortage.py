@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, PoolBrokenError, TaskTimeoutError, WorkerCrashedError
-from forkpool._host.server_link import PoolLines, ServerLink
+from forkpool._host.pool_lines import PoolLines
+from forkpool._host.server_link import ServerLink
 from forkpool._host.snapshot import interpreter_command, take_snapshot
 from forkpool._host.worker_link import WorkerLink
 from tests.support import processes, tasks

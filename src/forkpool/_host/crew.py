@@ -364,8 +364,10 @@ class Crew:
         link.orphan = True
         if link.pidfd < 0:
             self.on_spawn_failed(generation, reason)
-        elif link.death is None and link.ended():
-            self._report_unseen_death(generation)
+        elif link.death is None:
+            self.servers.guard(link)
+            if link.ended():  # asked now: if it lives, its pid was its own when it was guarded
+                self._report_unseen_death(generation)
 
     def on_renewed(self) -> None:
         """Another server forks from now on: what the last one forked is to be replaced."""

@@ -1,7 +1,7 @@
 """The host's end of its fork server.
 
 Runs in: host, supervisor thread. A `ServerLink` owns two descriptors: the control socket and the server's pidfd. What
-workers need also when their server is gone, lifeline and relay, is in `PoolLines`: one for all servers of a pool.
+workers need also when their server is gone, lifeline and relay, is in `pool_lines`: one for all servers of a pool.
 The server is started by exec in a session of its own. `-c` puts an empty entry (the cwd) on `sys.path`, where a user's
 `random.py` would hide the standard library's: the first statement takes it out again.
 Tests: tests/process/test_lifeline.py, tests/process/test_fork_server.py, tests/process/test_shortage.py
@@ -22,8 +22,8 @@ from typing import Any
 
 from .._core.control import PACKET, Ask, Report, Tell, pack_request, unpack_report
 from .._shared.descriptors import close_all, recv_packet, send_packet
+from .pool_lines import PoolLines
 from .spawned import SpawnedProcess, inheritable
-from .tracker_relay import TrackerRelay
 
 SERVER_PATIENCE_S = 2.0  # arbitrary: when an answer of the server is late, we look whether somebody stopped it
 _BOOT = (
@@ -44,40 +44,6 @@ _WITH_DESCRIPTOR = (Tell.SPAWNED, Tell.PRELOAD_FAILED)
 
 class ServerGone(Exception):
     """The fork server is dead, closed its socket, or talks nonsense."""
-
-
-class PoolLines:
-    """The pipes between host and workers that outlive a fork server.
-
-    Owns both ends of the lifeline (were its write end closed with a killed server, the kernel would kill that server's
-    workers too) and the resource tracker's relay.
-    """
-
-    def __init__(self) -> None:
-        """Make them.
-
-        Raises:
-            OSError: No descriptors to be had; nothing is left open.
-        """
-        self.relay = TrackerRelay()
-        try:
-            self.lifeline_read, self._lifeline = os.pipe2(os.O_CLOEXEC)
-        except BaseException:
-            self.relay.close()
-            raise
-
-    @property
-    def fds(self) -> list[int]:
-        return [self.lifeline_read, self._lifeline, self.relay.fileno(), self.relay.child_fd]
-
-    def close_in_fork(self) -> None:
-        """In a fork of the host: let go of the descriptors."""
-        close_all(self.fds)
-
-    def close(self) -> None:
-        """Give everything back; whoever still hangs on the lifeline is killed."""
-        close_all([self.lifeline_read, self._lifeline])
-        self.relay.close()
 
 
 class ServerLink:

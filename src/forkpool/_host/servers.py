@@ -25,9 +25,10 @@ from .._shared.descriptors import close_all
 from ..config import PoolConfig
 from .pinning import Pinning
 from .plausible import can_be_true
+from .pool_lines import PoolLines
 from .preload_gate import PreloadGate
 from .reactor import Reactor
-from .server_link import NONSENSE, SERVER_PATIENCE_S, PoolLines, ServerGone, ServerLink
+from .server_link import NONSENSE, SERVER_PATIENCE_S, ServerGone, ServerLink
 from .snapshot import interpreter_command, take_snapshot
 from .verdicts import preload_error, restart_error
 from .worker_link import Death, WorkerLink
@@ -143,8 +144,15 @@ class Servers:
 
     def on_dropped(self, link: WorkerLink) -> None:
         """A worker is gone and forgotten: perhaps it was the last one of a server that was replaced."""
+        if self._lines is not None:
+            self._lines.unguard(link.pid)
         if link.server in self._retired:
             self._close_unused()
+
+    def guard(self, link: WorkerLink) -> None:
+        """The server that forked this worker is gone: nobody holds its lifeline any more if a task closes it."""
+        if self._lines is not None and not link.without_proc:
+            self._lines.guard(link.pid)
 
     def hear_relay(self) -> None:
         """Pass on what workers told the resource tracker until now."""
