@@ -239,6 +239,16 @@ def test_recall_works_after_the_worker_is_dead(link: WorkerLink) -> None:
     assert link.recall() == [2]
 
 
+@pytest.mark.parametrize("read", [0, PACKET_BYTES])
+def test_a_worker_that_dies_with_an_unread_initializer_and_stop_behind_it(link: WorkerLink, read: int) -> None:
+    """It ended the supervisor: the bytes of the stream were taken for frames."""
+    assert send(link, Kind.INIT, 0, bytes(10_000))
+    assert send(link, Kind.STOP, 0, b"")
+    if read:
+        os.read(link.child_fds[0], read)
+    assert link.recall() == []
+
+
 # --- what a worker that dies takes with it
 
 

@@ -20,12 +20,13 @@ import contextlib
 import fcntl
 import mmap
 import os
+import struct
 import sys
 import termios
 from collections import deque
 from itertools import islice
 
-from .._core.wire import INLINE_BYTES, PACKET_BYTES, STREAM, Kind, pack, pack_header, unpack_header
+from .._core.wire import INLINE_BYTES, PACKET_BYTES, STREAM, Kind, MalformedFrame, pack, pack_header, unpack_header
 
 _PIPE_BYTES = 1 << 20
 _PADDING = memoryview(bytes(mmap.PAGESIZE))
@@ -86,9 +87,13 @@ class TaskSender:
         unwritten = [seq for seq, _ in self._frames]
         self._frames.clear()
         seqs = []
-        with contextlib.suppress(BlockingIOError):
+        # A dead worker may have left an initializer's stream with STOP behind it: the bytes of that are no frame.
+        with contextlib.suppress(BlockingIOError, MalformedFrame, struct.error):
             while packet := self._read_untaken():
-                seqs.append(unpack_header(packet)[2])
+                _, flags, seq, _, _ = unpack_header(packet)
+                if flags & STREAM:
+                    break
+                seqs.append(seq)
         return seqs + unwritten
 
     def hang_up(self) -> None:
