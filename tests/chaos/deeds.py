@@ -6,6 +6,7 @@ Each call is `act(path, task, name, filler)`: it leaves a mark, does the deed, l
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import zlib
@@ -151,15 +152,28 @@ def close_all() -> None:
 
 def write_garbage() -> None:
     """Write into every pipe there is that can be written."""
+    for fd in foreign_pipes():
+        with contextlib.suppress(OSError):
+            os.set_blocking(fd, False)
+            os.write(fd, b"\xff\0garbage\n" * 9)
+
+
+def read_what_is_not_mine() -> None:
+    """Take all that lies in every pipe that can be read: calls that were sent ahead, too."""
+    for fd in foreign_pipes():
+        with contextlib.suppress(OSError):
+            os.set_blocking(fd, False)
+            while os.read(fd, 1 << 16):
+                pass
+
+
+def foreign_pipes() -> list[int]:
+    found = []
     for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        try:
-            is_pipe = os.readlink(f"/proc/self/fd/{name}").startswith("pipe:")
-            if fd > 2 and is_pipe:
-                os.set_blocking(fd, False)
-                os.write(fd, b"\xff\0garbage\n" * 9)
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            if int(name) > 2 and os.readlink(f"/proc/self/fd/{name}").startswith("pipe:"):
+                found.append(int(name))
+    return found
 
 
 def fork_and_both_return() -> None:
@@ -329,6 +343,7 @@ DEEDS = {
     "stop myself": Deed(stop_myself, End.STUCK, weight=1),
     "close all": Deed(close_all, End.HOSTILE, weight=1),
     "write garbage": Deed(write_garbage, End.HOSTILE, weight=1),
+    "read what is not mine": Deed(read_what_is_not_mine, End.HOSTILE, weight=2),
     "a lock as argument": Deed(nothing, End.REFUSED, "SerializationError", 1, filler=a_lock),
     "argument raises": Deed(nothing, End.LOAD_RAISES, "LookupError", 1, filler=lambda: Calls(fail_to_load)),
     "argument crashes": Deed(nothing, End.LOAD_CRASHES, "exit 3", 1, filler=lambda: Calls(leave_with_3)),

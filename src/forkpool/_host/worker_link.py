@@ -156,7 +156,8 @@ class WorkerLink:
             found = [seq for seq in seqs if seq > noted or (seq < noted and before)]
         else:
             found = [seq for seq in seqs if seq != self.answered and self._page.never_took(seq, self.answered)]
-        return [seq for seq in found if seq > noted or seq not in self.void]  # those were answered, whatever came of it
+        # Those that it had come to were answered, whatever that looked like.
+        return [seq for seq in found if seq not in self.void or noted == NOTHING_YET or seq > noted]
 
     # --- answers
 
