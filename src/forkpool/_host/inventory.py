@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..future import ForkFuture
+from .process_facts import read_stat
 
 TaskState = Literal["waiting", "running", "ending"]
 Role = Literal["fork server", "worker", "descendant"]
@@ -114,25 +115,14 @@ def _processes(servers: Iterable[int], workers: Iterable[tuple[int, int]]) -> It
 
 def _process(role: Role, pid: int, slot: int | None) -> Iterator[ProcessSnapshot]:
     stat = read_stat(pid)
-    if stat is not None:
-        yield ProcessSnapshot(role, pid, slot, *stat)
-
-
-def read_stat(pid: int) -> tuple[str, int] | None:
-    """Name and start time of a process; None when it has ended, reaped or not."""
-    try:
-        with open(f"/proc/{pid}/stat", errors="replace") as file:
-            head, _, tail = file.read().rpartition(")")
-    except OSError:
-        return None
-    fields = tail.split()
-    return None if not fields or fields[0] in "ZX" else (head.partition("(")[2], int(fields[19]))
+    if stat is not None and stat.state not in "ZX":
+        yield ProcessSnapshot(role, pid, slot, stat.name, stat.started)
 
 
 def is_alive(process: ProcessSnapshot) -> bool:
     """Is it still there, and not another one of its number?"""
     stat = read_stat(process.pid)
-    return stat is not None and stat[1] == process.started  # the name changes with exec
+    return stat is not None and stat.state not in "ZX" and stat.started == process.started  # the name changes with exec
 
 
 def wait_for_end(process: ProcessSnapshot, seconds: float) -> None:

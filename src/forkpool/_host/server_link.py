@@ -9,7 +9,6 @@ Tests: tests/process/test_lifeline.py, tests/process/test_fork_server.py, tests/
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import pickle
@@ -23,6 +22,7 @@ from typing import Any
 from .._core.control import PACKET, Ask, Report, Tell, pack_request, unpack_report
 from .._shared.descriptors import close_all, recv_packet, send_packet
 from .pool_lines import PoolLines
+from .process_facts import read_stat, send_signal
 from .spawned import SpawnedProcess, inheritable
 
 SERVER_PATIENCE_S = 2.0  # arbitrary: when an answer of the server is late, we look whether somebody stopped it
@@ -134,21 +134,12 @@ class ServerLink:
 
     def kill(self) -> None:
         """SIGKILL the server. Its workers live on; their lifelines still hang on the host."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        except OSError:  # a seccomp filter; the number is its own as long as nobody has reaped it
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+        send_signal(self.pidfd, self.pid, signal.SIGKILL)
 
     def kill_if_stopped(self) -> bool:
         """Kill a server that was stopped by a signal (not one that a debugger holds); whether it was."""
-        try:
-            text = Path(f"/proc/{self.pid}/stat").read_text()
-        except OSError:  # no /proc, or no descriptor for it
-            return False
-        stopped = text.rpartition(")")[2].split()[0] == "T"
+        stat = read_stat(self.pid)
+        stopped = stat is not None and stat.state == "T"
         if stopped:
             self.kill()
         return stopped

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from .._core.wire import Answer, AnswerReader, Kind, MalformedFrame
 from .._shared.descriptors import close_all
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
 from .private_memory import private_memory
+from .process_facts import has_ended, send_signal
 from .task_sender import TaskSender
 
 if TYPE_CHECKING:
@@ -204,9 +204,7 @@ class WorkerLink:
 
     def ended(self) -> bool:
         """Is the process gone, whatever its grandchildren keep open?"""
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return has_ended(self.pidfd)
 
     def private_memory(self) -> int | None:
         """Bytes that the worker has for itself; None: it has ended.
@@ -258,7 +256,7 @@ class WorkerLink:
         """SIGKILL, through the pidfd: never a process that got the number later. The fork server kills the group."""
         if self.pidfd < 0:
             return
-        self._signal(signal.SIGKILL)
+        send_signal(self.pidfd, self.pid, signal.SIGKILL)
 
     def kill_group(self) -> None:
         """The worker's whole group, when no fork server is there to do it."""
@@ -276,17 +274,7 @@ class WorkerLink:
     def terminate(self) -> None:
         """SIGTERM that is meant for this worker: its default action, or the task's own handler."""
         self._page.ask_terminate()
-        self._signal(signal.SIGTERM)
-
-    def _signal(self, number: int) -> None:
-        try:
-            signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass
-        except OSError:  # a seccomp filter: only while the process is known to be there
-            if not self.ended():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.pid, number)
+        send_signal(self.pidfd, self.pid, signal.SIGTERM)
 
 
 def _own_end(fd: int) -> int:

@@ -1,0 +1,51 @@
+"""What the kernel tells of a process, and how it is signalled: through its pidfd, never one that got the number later.
+
+Runs in: host, any thread. Owns nothing.
+Tests: tests/unit/test_worker_link.py, tests/process/test_diagnostics.py, tests/process/test_degraded.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from typing import NamedTuple
+
+
+class Stat(NamedTuple):
+    """From /proc/PID/stat."""
+
+    name: str
+    state: str  # a letter
+    started: int  # ticks since boot: tells it from a later process of that number
+
+
+def read_stat(pid: int) -> Stat | None:
+    """None: there is no such process, no /proc, or no descriptor for it."""
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            head, _, tail = file.read().rpartition(")")
+    except OSError:
+        return None
+    fields = tail.split()
+    return Stat(head.partition("(")[2], fields[0], int(fields[19])) if fields else None
+
+
+def has_ended(pidfd: int) -> bool:
+    """Is the process gone, reaped or not?"""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def send_signal(pidfd: int, pid: int, number: int) -> None:
+    """Signal it, if it is still there."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
+    except OSError:  # a seccomp filter: only while the process is known to be there
+        if not has_ended(pidfd):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
