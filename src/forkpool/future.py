@@ -199,6 +199,14 @@ class ForkFuture(LazyFuture[T]):
         self._state = RUNNING
         return True
 
+    def _refuse(self) -> bool:
+        """Claim it for nobody: `submit` raises instead of returning it. False if the pool was quicker: it runs."""
+        owner: str = self.__dict__.setdefault("_owner", "nobody")
+        return owner == "nobody"
+
+    def _is_refused(self) -> bool:
+        return self.__dict__.get("_owner") == "nobody"
+
     def _is_plain(self) -> bool:
         """Whether an end that was written needs no more than to be read: most results do not."""
         return self._exception is None and self._encoded is None and not self._has_callbacks

@@ -15,12 +15,41 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, SerializationError, WorkerCrashedError
+from forkpool._core.states import Task
+from forkpool._host.intake import Intake
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 from tests.support.leaks import open_fds
 from tests.support.script import Script
 
 Start = Callable[..., Script]
+
+
+def test_a_call_that_comes_as_the_pool_ends_runs_or_is_refused(marks: Marks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor has closed the intake, and the last look finds the call: it ran, though `submit` had raised."""
+    put = Intake.put
+
+    def close_and_put(intake: Intake, item: Any) -> None:
+        intake.closed = isinstance(item, Task)
+        put(intake, item)
+
+    with ForkPoolExecutor(1) as ex:
+        ex.submit(marks.add, "first").result()
+        monkeypatch.setattr(Intake, "put", close_and_put)
+        accepted = ["first"]
+        for number in range(20):
+            try:
+                future = ex.submit(marks.add, str(number))
+            except RuntimeError:
+                continue
+            accepted.append(str(number))
+            future.result()
+        monkeypatch.undo()
+        ex._pool.intake.closed = False
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+        counts = ex.statistics()
+    assert marks.words() == accepted
+    assert (counts.done, counts.submitted) == (len(accepted) + 1,) * 2
 
 
 def test_nothing_is_left_when_shutdown_returns() -> None:

@@ -170,6 +170,7 @@ def test_cancelled_then_it_cannot_be_started() -> None:
     assert future.cancel()
     assert future.cancel(), "again"
     assert not future._try_start()
+    assert not future._refuse()
     with pytest.raises(CancelledError):
         future.result(0)
 

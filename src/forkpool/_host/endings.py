@@ -69,7 +69,9 @@ class Endings:
         """The task ends as its verdict says; `worker` and `link`, dead, held it if it was sent."""
         verdict, future = task.verdict, task.future
         assert verdict is not None
-        if verdict is Verdict.POOL_BROKEN and not future._try_start():
+        if (verdict is Verdict.POOL_BROKEN or verdict is Verdict.CANCELLED) and not future._try_start():
+            if future._is_refused():
+                return  # it came as the pool ended, and `submit` said so
             verdict = Verdict.CANCELLED  # its user was quicker, and the pool broke before his word was heard
         if task.attempt > 1 and verdict in _WHY_NO_MORE and future._try_start():
             self._last_failure(task, _WHY_NO_MORE[verdict])

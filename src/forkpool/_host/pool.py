@@ -72,7 +72,7 @@ class Pool(AnyPool):
         if not intake.gate.is_open or intake.gate.notices:
             self._wait_for_preload()
         intake.put(task)
-        if intake.closed and future._try_start():
+        if intake.closed and future._refuse():
             self._check_open()
             raise RuntimeError("cannot schedule new futures after shutdown")
         return future
