@@ -49,12 +49,7 @@ for _ in range(int(servers)):  # when a worker was forked by the next server, we
     ex.submit(tasks.tell_then, ending, tasks.busy_in_python)
     ending.wait_go()
 ending.wait_go()
-if how == "SIGKILL":
-    os.kill(os.getpid(), signal.SIGKILL)
-if how == "os._exit":
-    os._exit(0)
-if how == "execv":
-    os.execv("/bin/true", ["true"])
+tasks.end_as(how)
 """
 
 

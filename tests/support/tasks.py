@@ -92,6 +92,16 @@ def busy_in_c() -> None:
     collections.deque(itertools.repeat(None), maxlen=0)
 
 
+def end_as(how: str) -> None:
+    """For programs: end this process as hosts end. Nothing happens for other ways than these."""
+    if how == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "os._exit":
+        os._exit(0)
+    if how == "execv":
+        os.execv("/bin/true", ["true"])
+
+
 def busy_in_python() -> None:
     while True:
         pass

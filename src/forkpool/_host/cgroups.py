@@ -35,6 +35,11 @@ class Cgroups:
         except OSError:
             return ""
 
+    def number(self, path: str) -> int | None:
+        """What a file limits or counts; None for `max`, and for what is not there."""
+        text = self.read(path).strip()
+        return int(text) if text.isdigit() else None
+
     def folders(self, controller: str) -> Iterator[tuple[str, str]]:
         """Mount point of a hierarchy, and our folder in or below it.
 

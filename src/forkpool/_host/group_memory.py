@@ -30,12 +30,12 @@ class GroupMemory:
 
     def used(self) -> int | None:
         """Bytes that it has and would not give back; None: nobody can tell."""
-        read, folder = self._cgroups.read, self._folder
-        current = _number(read(f"{folder}/memory.current"))
+        cgroups, folder = self._cgroups, self._folder
+        current = cgroups.number(f"{folder}/memory.current")
         if current is None:
             return None
-        free_at_need = sum(map(int, _FREE_AT_NEED.findall(read(f"{folder}/memory.stat"))))
-        swapped = _number(read(f"{folder}/memory.swap.current")) or 0 if self._swaps else 0
+        free_at_need = sum(map(int, _FREE_AT_NEED.findall(cgroups.read(f"{folder}/memory.stat"))))
+        swapped = cgroups.number(f"{folder}/memory.swap.current") or 0 if self._swaps else 0
         return max(0, current - free_at_need) + swapped
 
 
@@ -49,7 +49,7 @@ def find_group_memory(root: str = "/") -> GroupMemory | None:
     found, marked = [], False
     for folder in cgroups.upwards(""):
         marked = marked or cgroups.read(f"{folder}/memory.oom.group").strip() == "1"
-        limit = _number(cgroups.read(f"{folder}/memory.max"))
+        limit = cgroups.number(f"{folder}/memory.max")
         if marked and limit is not None:
             swap = _swap(cgroups, folder)
             found.append(GroupMemory(limit + swap, f"{folder}/memory.max", folder, swap > 0, cgroups))
@@ -60,11 +60,5 @@ def _swap(cgroups: Cgroups, folder: str) -> int:
     """Bytes that it may swap out."""
     total = _SWAP_TOTAL.search(cgroups.read("/proc/meminfo"))
     here = 0 if total is None else int(total[1]) << 10
-    limit = _number(cgroups.read(f"{folder}/memory.swap.max"))
+    limit = cgroups.number(f"{folder}/memory.swap.max")
     return here if limit is None else min(limit, here)
-
-
-def _number(text: str) -> int | None:
-    """None for `max`, and for what is not there."""
-    text = text.strip()
-    return int(text) if text.isdigit() else None

@@ -84,9 +84,9 @@ def _group_limits(cgroups: Cgroups, controller: str, v2: tuple[str, str], v1: tu
     for kind, (limit, used) in (("", v2), (controller, v1)):
         for folder in cgroups.upwards(kind):
             file = f"{folder}/{limit}"
-            number = _number(cgroups.read(file).strip())
+            number = cgroups.number(file)
             if number is not None and number < _NO_LIMIT:
-                yield GroupLimit(number, _number(cgroups.read(f"{folder}/{used}").strip()), file)
+                yield GroupLimit(number, cgroups.number(f"{folder}/{used}"), file)
 
 
 def _tightest(limits: Iterator[GroupLimit]) -> GroupLimit:

@@ -28,7 +28,7 @@ from ..events import PoolStatistics
 from ..future import Run
 from .crew import Crew
 from .endings import ANSWER_KINDS, Endings
-from .group_memory import GroupMemory, find_group_memory
+from .group_memory import find_group_memory
 from .intake import Intake, Request, Waker
 from .inventory import PoolSnapshot, describe_descriptors, describe_processes
 from .pinning import Pinning
@@ -89,7 +89,6 @@ class Supervisor:
         self._reports = Reports(self._machine, self._crew, self._tally)
         self._askers: list[Callable[[Supervisor], None]] = []
         self._failed_answer: tuple[int, bytes | bytearray] | None = None  # while the core decides what follows from it
-        self._group: GroupMemory | None = None  # that the kernel would kill as a whole
         self._seq = 0
         self._finished = False
         self._thread: threading.Thread | None = None
@@ -241,7 +240,7 @@ class Supervisor:
         """Have no task fill a control group that the kernel would kill as a whole, this program included."""
         group = find_group_memory()
         if group is not None:
-            self._group = self._endings.group = group
+            self._endings.group = group
             self._machine.guard_group(group.limit)
 
     # --- the loop --------------------------------------------------------------------------------------
@@ -389,8 +388,9 @@ class Supervisor:
             elif verb is Verb.FINISHED:
                 self._finished = True
             elif verb is Verb.LOOK_AT_GROUP:
-                assert self._group is not None
-                machine.on_group_memory(time.monotonic(), self._group.used(), crew.private_memory)
+                group = self._endings.group
+                assert group is not None
+                machine.on_group_memory(time.monotonic(), group.used(), crew.private_memory)
             else:
                 assert worker is not None
                 self._act_on_worker(verb, worker)
