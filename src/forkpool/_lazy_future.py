@@ -36,7 +36,9 @@ class LazyFuture(Future[T]):
     _task: Any = None  # what leads to the end; let go of then
 
     def __init__(self) -> None:
-        pass
+        # Made here, where one thread has the future: a collection of Python 3.11 in the middle of that may let another thread
+        # in, which makes a dict of its own from the same values, and they are freed with each.
+        self.__dict__  # noqa: B018
 
     @property
     def _condition(self) -> Any:  # type: ignore[override]  # the base class's attributes are made on demand

@@ -41,9 +41,10 @@ class ForkPoolExecutor(Submitter):
         serializer: "auto": plain pickle where that is safe, else by value with cloudpickle; "pickle"; "cloudpickle".
         grace_period: Seconds that a worker may take to leave, and that running tasks get after Ctrl-C.
         pin: Which CPUs each worker is bound to. "auto": one of its own, if no other pool of this user claims it and there is
-            one for each worker, else none is bound (`placement()` says why); also none in a worker of another pool, and where
-            a cgroup's quota is smaller than the affinity mask. True: as "auto", but an error at the first submit where
-            CPUs cannot be claimed. False: none is bound. A list has a CPU number, or a list of them, for each worker.
+            one for each worker and another for this process, else none is bound (`placement()` says why); also none in a
+            worker of another pool, and where a cgroup's quota is smaller than the affinity mask. True: one of its own, and
+            an error at the first submit where CPUs cannot be claimed. False: none is bound. A list has a CPU number, or a
+            list of them, for each worker.
         threads_per_worker: How many threads BLAS, OpenMP, numexpr and numba start in each worker, told in the environment
             before anything is imported. "auto": as many as the worker has CPUs. A number: that many; and `pin` then gives
             each worker as many CPUs. None: what they find for themselves, which is the CPUs that the worker is bound to.

@@ -7,13 +7,13 @@ It prints medians and spread, and asserts nothing; --stall ends with status 1 if
 
 Each figure is measured in a program of its own, a file with a main module as users write them: the standard library's pool
 imports that module in every worker, so what it imports is part of the price. "bare" imports nothing, "heavy" imports numpy
-(without numpy: a few modules of the standard library), "heavy, used" also uses it in the task. ProcessPoolExecutor hangs for
-ever at limits above 1 (python/cpython#115634), so every program has a time limit, and one that is over it is told as such.
+(without numpy: a few modules of the standard library), "heavy, used" also uses it in the task, "heavier, used" the same
+with scipy.stats. ProcessPoolExecutor hangs for ever at limits above 1 (python/cpython#115634), so every program has a time
+limit, and one that is over it is told as such.
 CPU time is read from /proc/PID/stat: of the host, of the fork server, and of the workers that the fork server has reaped; its
 unit is a hundredth of a second, so it is told for all tasks of a program together, divided by their number.
 """
 
-import inspect
 import json
 import multiprocessing
 import os
@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from forkpool import ForkPoolExecutor, diagnostics
 
@@ -40,20 +39,21 @@ STALL_TASKS = 10_000
 STALL_PATIENCE_S = 20.0  # without any answer
 TICKS = os.sysconf("SC_CLK_TCK")
 
-HEAVY = "numpy" if find_spec("numpy") else "asyncio, email.message, http.client, sqlite3, xml.dom.minidom"
+HEAVY = ("numpy",) if find_spec("numpy") else ("asyncio", "email.message", "http.client", "sqlite3", "xml.dom.minidom")
 USE = "numpy.dot([1, 2], [3, 4])" if find_spec("numpy") else "sqlite3.connect(':memory:').close()"
-PROGRAMS = {
-    "bare": ("pass", "pass"),
-    "heavy": (f"import {HEAVY}", "pass"),
-    "heavy, used": (f"import {HEAVY}", USE),
+PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {  # what the main module imports, and what a task does
+    "bare": ((), "pass"),
+    "heavy": (HEAVY, "pass"),
+    "heavy, used": (HEAVY, USE),
 }
+if find_spec("scipy"):
+    PROGRAMS["heavier, used"] = (("scipy.stats",), "scipy.stats.norm.cdf(0.5)")
 PROGRAM = """\
-{imports}
+import {imports}
 def task():
     {body}
 
 if __name__ == "__main__":
-    import sys
     sys.path.insert(0, {folder!r})
     import bench_recycling
     bench_recycling.measure_program(task, {pool!r}, {name!r})
@@ -65,33 +65,25 @@ if __name__ == "__main__":
 
 def make_pool(which: str, program: str) -> Executor:
     """The pool as somebody would write it who knows the means that it has."""
-    uses = program == "heavy, used"
+    imports, body = PROGRAMS[program]
     if which == OURS:
-        return ForkPoolExecutor(WORKERS, max_tasks_per_child=1, **(preload_options() if uses else {}))
+        return ForkPoolExecutor(WORKERS, max_tasks_per_child=1, preload=() if body == "pass" else imports)
     context = multiprocessing.get_context("forkserver")
     if which == HELPED:
-        heavy = [] if program == "bare" else HEAVY.split(", ")
-        context.set_forkserver_preload(["concurrent.futures.process", *heavy])
+        context.set_forkserver_preload(["concurrent.futures.process", *imports])
     return ProcessPoolExecutor(WORKERS, context, max_tasks_per_child=1)
 
 
-def preload_options() -> dict[str, Any]:
-    """As the page on recycling advises, once this forkpool can."""
-    if "preload" not in inspect.signature(ForkPoolExecutor).parameters:
-        return {}
-    return {"preload": tuple(HEAVY.split(", "))}
-
-
-def tasks_of(which: str, program: str) -> int:
+def tasks_of(which: str) -> int:
     """Some seconds' worth."""
-    if which == OURS and (program != "heavy, used" or preload_options()):
+    if which == OURS:
         return 500
     return 60 if which == HELPED else 30
 
 
 def measure_program(task: Callable[[], object], which: str, program: str) -> None:
     """Run the tasks, print seconds per task as JSON: of the clock, and of the CPU of host, fork server and workers."""
-    count = tasks_of(which, program)
+    count = tasks_of(which)
     with make_pool(which, program) as pool:
         wait([pool.submit(task) for _ in range(2 * WORKERS)])  # the fork server has started
         server = server_pid(pool)
@@ -135,7 +127,7 @@ def run_program(folder: Path, which: str, name: str) -> list[float] | None:
     imports, body = PROGRAMS[name]
     here = str(Path(__file__).parent)
     path = folder / "program.py"
-    path.write_text(PROGRAM.format(imports=imports, body=body, folder=here, pool=which, name=name))
+    path.write_text(PROGRAM.format(imports=", ".join(("sys", *imports)), body=body, folder=here, pool=which, name=name))
     with subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True) as program:
         try:
             output, _ = program.communicate(timeout=PATIENCE_S)
@@ -158,8 +150,7 @@ def compare(rounds: int) -> None:
 
 def show(name: str, figures: dict[str, list[list[float] | None]]) -> None:
     imports, body = PROGRAMS[name]
-    note = "" if name != "heavy, used" or preload_options() else "; this forkpool has no preload=, each worker imports it"
-    print(f"\n{name}: main module `{imports}`, task `{body}`{note}; load {os.getloadavg()[0]:.1f}")
+    print(f"\n{name}: main module imports {', '.join(imports) or 'nothing'}, task `{body}`; load {os.getloadavg()[0]:.1f}")
     print(f"  {'tasks/s':>44} {'least':>7} {'most':>7}   CPU ms per task: host, server, workers")
     rates = {}
     for which, results in figures.items():

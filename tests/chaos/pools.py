@@ -46,6 +46,7 @@ class Plan:
         forks_fail: The fork server is one whose forks can be made to fail.
         may_break: The plan itself may break the pool.
         early: It is closed while work is still submitted.
+        collect_every: The host collects garbage after so many new objects, and lets other threads run meanwhile.
     """
 
     arguments: dict[str, Any]
@@ -56,6 +57,7 @@ class Plan:
     shortages: bool
     forks_fail: bool
     early: bool
+    collect_every: int
     may_break: bool = False
     seed: int = field(default=0)
 
@@ -92,6 +94,7 @@ def draw(seed: int) -> Plan:
         shortages=shortages,
         forks_fail=forks_fail,
         early=dice.random() < 0.3,
+        collect_every=dice.choice([50, 700]),
         may_break=may_break or forks_fail or shortages,
         seed=seed,
     )

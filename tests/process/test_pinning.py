@@ -64,7 +64,7 @@ def claimed() -> set[int]:
 
 @on_two_cpus
 def test_each_worker_has_a_cpu_of_its_own(gate: Gate) -> None:
-    with ForkPoolExecutor(2) as ex:
+    with ForkPoolExecutor(2, pin=True) as ex:
         assert not ex.placement().pinned
         masks = masks_of_all(ex, gate)
         assert sorted(map(len, masks.values())) == [1, 1]
@@ -87,7 +87,7 @@ def test_two_pools_share_no_cpu_and_one_too_many_runs_free() -> None:
 @on_two_cpus
 def test_what_one_pool_gives_back_the_next_one_gets() -> None:
     for _ in range(3):
-        with ForkPoolExecutor(ALL) as ex:
+        with ForkPoolExecutor(ALL, pin=True) as ex:
             ex.submit(abs, 0).result()
             assert ex.placement().pinned
 
@@ -109,7 +109,7 @@ input()
 
 @on_two_cpus
 def test_a_slot_keeps_its_cpus_when_its_worker_is_replaced(gate: Gate) -> None:
-    with ForkPoolExecutor(2, max_tasks_per_child=3) as ex:
+    with ForkPoolExecutor(2, pin=True, max_tasks_per_child=3) as ex:
         before = masks_of_all(ex, gate)
         for _ in range(4):
             assert type(ex.submit(tasks.kill_myself).exception()) is WorkerCrashedError
@@ -119,7 +119,7 @@ def test_a_slot_keeps_its_cpus_when_its_worker_is_replaced(gate: Gate) -> None:
 
 @on_two_cpus
 def test_a_slot_keeps_its_cpus_when_the_fork_server_is_replaced(gate: Gate) -> None:
-    with ForkPoolExecutor(2) as ex:
+    with ForkPoolExecutor(2, pin=True) as ex:
         before = masks_of_all(ex, gate)
         server = ex.submit(os.getppid).result()
         os.kill(server, signal.SIGKILL)
@@ -133,7 +133,7 @@ def test_a_slot_keeps_its_cpus_when_the_fork_server_is_replaced(gate: Gate) -> N
 
 @on_two_cpus
 def test_a_slot_keeps_its_cpus_when_all_are_restarted(gate: Gate) -> None:
-    with ForkPoolExecutor(2) as ex:
+    with ForkPoolExecutor(2, pin=True) as ex:
         before = masks_of_all(ex, gate)
         ex.restart_workers()
         assert masks_of_all(ex, gate) == before
@@ -199,16 +199,18 @@ def test_under_a_quota_the_pool_is_free(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @on_two_cpus
-def test_more_workers_than_cpus_are_free(gate: Gate) -> None:
-    with ForkPoolExecutor(ALL + 1) as ex:
-        assert list(masks_of_all(ex, gate).values()) == [MASK] * (ALL + 1)
+@pytest.mark.parametrize("workers", [ALL, ALL + 1])
+def test_a_pool_that_leaves_its_host_no_cpu_is_free(workers: int, gate: Gate) -> None:
+    with ForkPoolExecutor(workers) as ex:
+        assert list(masks_of_all(ex, gate).values()) == [MASK] * workers
+        assert claimed() == set()
 
 
 def test_a_host_with_one_cpu(start: Start) -> None:
     script = start(f"""
 import forkpool
 os.sched_setaffinity(0, [{MASK[0]}])
-with forkpool.ForkPoolExecutor() as one, forkpool.ForkPoolExecutor(2) as two:
+with forkpool.ForkPoolExecutor(pin=True) as one, forkpool.ForkPoolExecutor(2) as two:
     mark("workers", one._max_workers)
     mark("one", one.submit(os.sched_getaffinity, 0).result())
     mark("two", two.submit(os.sched_getaffinity, 0).result())
@@ -232,7 +234,7 @@ def test_a_demand_that_cannot_be_met_is_an_error_at_the_first_submit_and_after()
 
 
 def test_a_demand_is_met_when_the_other_pool_has_gone() -> None:
-    with ForkPoolExecutor(ALL) as other:
+    with ForkPoolExecutor(ALL, pin=True) as other:
         other.submit(abs, 0).result()
         with ForkPoolExecutor(1, pin=True) as ex, pytest.raises(RuntimeError, match=rf"\(pid {os.getpid()}\)"):
             ex.submit(abs, 0)
@@ -274,7 +276,7 @@ def claim_fds(path: Path) -> int:
 
 
 def test_one_descriptor_for_each_pool_and_none_before_the_first_submit(own_claims: Path) -> None:
-    with ForkPoolExecutor(ALL) as ex:
+    with ForkPoolExecutor(ALL, pin=True) as ex:
         assert claim_fds(own_claims) == 0
         ex.submit(abs, 0).result()
         assert claim_fds(own_claims) == 1
@@ -284,7 +286,7 @@ def test_one_descriptor_for_each_pool_and_none_before_the_first_submit(own_claim
 @on_two_cpus
 def test_threads_that_submit_first_at_the_same_time_do_not_compete_for_cpus(own_claims: Path) -> None:
     for _ in range(10):
-        with ForkPoolExecutor(ALL) as ex:
+        with ForkPoolExecutor(ALL, pin=True) as ex:
             threads = [threading.Thread(target=lambda: ex.submit(abs, 0).result()) for _ in range(6)]
             for thread in threads:
                 thread.start()

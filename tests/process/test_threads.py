@@ -106,7 +106,7 @@ def test_without_a_wish_nothing_is_set() -> None:
 
 @on_two_cpus
 def test_a_number_is_what_the_libraries_take() -> None:
-    with ForkPoolExecutor(1, threads_per_worker=2) as ex:
+    with ForkPoolExecutor(1, pin=[MASK[:2]], threads_per_worker=2) as ex:
         assert ex.submit(variables).result() == dict.fromkeys(THREAD_VARIABLES, "2")
         assert ex.submit(threads_of_numpy).result() == 2
         assert ex.placement().slots[0].cpus == tuple(MASK[:2])

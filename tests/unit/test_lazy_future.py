@@ -3,6 +3,7 @@
 Runs in: pytest. Races are forced by calling the other side in the middle of a step.
 """
 
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -74,6 +75,35 @@ def test_an_end_that_is_written_late_once_more_changes_nothing() -> None:
     future._write(end)
     assert future.result(0) is None
     assert decoded == [b"x"]
+
+
+MADE_TWICE = """
+import gc, threading
+from forkpool.future import ForkFuture
+
+def during_a_collection(phase, _):
+    if phase == "start" and not cancelled:
+        thread = threading.Thread(target=lambda: cancelled.append(future.cancel()))
+        thread.start()
+        thread.join()
+
+future, cancelled = ForkFuture(), []
+future.note = held = []
+kept = [{} for _ in range(200)]  # the next dict is none that lay ready
+gc.disable()
+gc.callbacks.append(during_a_collection)
+gc.set_threshold(1)
+gc.enable()
+future._try_start()
+gc.disable()
+print(sum(one is not globals() for one in gc.get_referrers(held)), flush=True)
+"""
+
+
+def test_two_threads_that_first_meet_in_a_future_have_one_dict() -> None:
+    """A collection in the middle of `future.__dict__` lets another thread do the same: Python 3.11 freed the values twice."""
+    ended = subprocess.run([sys.executable, "-c", MADE_TWICE], stdout=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "1\n")
 
 
 def test_a_cancel_and_an_end_of_the_pool_tell_the_waiters_once() -> None:

@@ -83,6 +83,7 @@ def test_a_pool_that_runs_free_claims_nothing() -> None:
         (Machine(FOUR.cpus, quota=2.5), "a cgroup grants the time of 2.5 CPUs"),
         (Machine(FOUR.cpus, nested=True), "itself a worker"),
         (Machine(FOUR.cpus[:1]), "this process may use 1"),
+        (Machine(FOUR.cpus[:2]), "2 workers would take every CPU"),
         (Machine(()), "cannot bind"),
     ],
 )
@@ -200,10 +201,13 @@ def test_without_a_wish_no_variable_is_set() -> None:
 
 
 def test_a_number_of_threads_is_a_number_of_cpus() -> None:
-    one = pinning(2, threads_per_worker=2)
-    assert one.sets == ((0, 1), (2, 3))
-    assert openmp(one) == "2"
+    one, all_of_them = pinning(1, threads_per_worker=2), pinning(2, threads_per_worker=2)
+    assert (one.sets, all_of_them.sets) == (((0, 1),), None)
+    assert (openmp(one), openmp(all_of_them)) == ("2", "2")
     one.close()
+    demanded = pinning(2, pin=True, threads_per_worker=2)
+    assert demanded.sets == ((0, 1), (2, 3))
+    demanded.close()
     assert "2 workers with 3 threads each need 6 CPUs" in pinning(2, threads_per_worker=3).placement.reason
 
 

@@ -158,6 +158,8 @@ def why_auto_stays_free(slots: int, width: int, machine: Machine) -> str | None:
         return f"a cgroup grants the time of {machine.quota:g} CPUs on any of {mask}: bound workers could not use it up"
     if slots * width > mask:
         return f"{_needs(slots, width)}, and this process may use {mask}"
+    if slots * width == mask:
+        return f"{_workers(slots, width)} would take every CPU that this process may use, itself included (pin=True binds)"
     return None
 
 
@@ -173,9 +175,13 @@ def why_not_enough(slots: int, width: int, machine: Machine, taken: Collection[i
 
 
 def _needs(slots: int, width: int) -> str:
-    each = "" if width == 1 else f" with {width} threads each"
     count = slots * width
-    return f"{slots} worker{'s' * (slots != 1)}{each} need{'s' * (slots == 1)} {count} CPU{'s' * (count != 1)}"
+    return f"{_workers(slots, width)} need{'s' * (slots == 1)} {count} CPU{'s' * (count != 1)}"
+
+
+def _workers(slots: int, width: int) -> str:
+    each = "" if width == 1 else f" with {width} threads each"
+    return f"{slots} worker{'s' * (slots != 1)}{each}"
 
 
 def placement_of(

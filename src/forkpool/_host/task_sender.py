@@ -30,7 +30,7 @@ from .._core.wire import INLINE_BYTES, PACKET_BYTES, STREAM, Kind, MalformedFram
 
 _PIPE_BYTES = 1 << 20
 _PADDING = memoryview(bytes(mmap.PAGESIZE))
-_BATCH = 16  # frames in one write; a usual pipe holds as many pages
+_BATCH = 32  # frames in one write, and pages in the pipe: what is sent ahead and the one that runs (_core.ahead)
 
 
 class TaskSender:
@@ -52,6 +52,7 @@ class TaskSender:
         self._frame_seq = 0
         self._grown = False
         self._set_packets(True)
+        self._resize(_BATCH * mmap.PAGESIZE)
 
     @property
     def fds(self) -> tuple[int, int]:
@@ -148,5 +149,8 @@ class TaskSender:
     def _grow(self) -> None:
         if not self._grown:
             self._grown = True
-            with contextlib.suppress(OSError):  # beyond /proc/sys/fs/pipe-user-pages-soft: slower, not wrong
-                fcntl.fcntl(self.task_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            self._resize(_PIPE_BYTES)
+
+    def _resize(self, size: int) -> None:
+        with contextlib.suppress(OSError):  # beyond /proc/sys/fs/pipe-user-pages-soft: slower, not wrong
+            fcntl.fcntl(self.task_fd, fcntl.F_SETPIPE_SZ, size)
