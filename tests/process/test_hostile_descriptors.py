@@ -59,6 +59,14 @@ def replace(fd: int) -> None:
     os.close(null)
 
 
+def replace_by_silence(fd: int) -> None:
+    """As one who closes all descriptors and then opens his own: who reads waits for ever, what is written is lost."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        os.dup2(ours.fileno(), fd)
+        fcntl.fcntl(theirs, fcntl.F_DUPFD, 2000)  # stays open, behind all that are counted here
+
+
 def write_and_leave(fd: int) -> None:
     with contextlib.suppress(OSError):
         os.write(fd, pack_header(Kind.VALUE, 1, 100)[:11])
@@ -86,6 +94,7 @@ ACTIONS: dict[str, Callable[[int], object]] = {
     "a stray child": from_a_child,
     "close": os.close,
     "dup2": replace,
+    "dup2 of what never says anything": replace_by_silence,
     "non-blocking": lambda fd: os.set_blocking(fd, False),
     "no flags": lambda fd: fcntl.fcntl(fd, fcntl.F_SETFL, 0),
     "shutdown": shut,

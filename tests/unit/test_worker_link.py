@@ -16,6 +16,7 @@ import pytest
 
 from forkpool._child.worker import TaskPipe
 from forkpool._core.wire import INLINE_BYTES, PACKET_BYTES, Kind, MalformedFrame, pack, pack_large_answer
+from forkpool._host.process_facts import has_open
 from forkpool._host.worker_link import WorkerLink
 from forkpool._shared.status_page import Stage, StatusPage
 
@@ -491,3 +492,14 @@ def test_the_living_are_not_ended(link: WorkerLink) -> None:
     link.pidfd = os.pidfd_open(os.getpid())
     assert not link.ended()
     assert Path(f"/proc/self/fd/{link.pidfd}").exists()
+
+
+def test_whether_a_process_has_our_pipe_open() -> None:
+    read, write = os.pipe()
+    try:
+        assert has_open(os.getpid(), write)
+        assert has_open(os.getppid(), write) is False  # opened after that one started us
+        assert has_open(0, write) is None
+    finally:
+        os.close(read)
+        os.close(write)

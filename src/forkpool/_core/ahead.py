@@ -13,7 +13,7 @@ from .durations import Durations
 from .states import Task, Worker
 from .wire import INLINE_BYTES
 
-MAX_AHEAD = 28  # tasks behind the first: the fewer wake-ups, the more room; twice as many gained little more (bench_first.py)
+MAX_AHEAD = 28  # tasks behind the first: the fewer wake-ups, the more room; twice as many gain little more
 MAX_AHEAD_S = 0.001  # expected work behind the first
 RECALL_AFTER_S = 0.005
 

@@ -3,6 +3,8 @@
 Runs in: host, supervisor thread. Reads pipes and status pages, tells the core what is lost, hangs up on workers; owns nothing.
 A task may read descriptors that are not its own, and so may a thread or a child that it left. A packet that it reads is gone:
 no answer comes and nobody dies, so the future would wait for ever. A clock says when to look, never what is lost.
+So it would if a task put another file in place of the worker's end of the pipe. Such a worker has no descriptor of the pipe any
+more; it is killed, and all that it was sent is still there.
 
 Hard part: a worker that has read a packet and not noted it yet looks like one that was robbed. What is certain:
 - An answer proves that what was sent before was answered or lost: the worker takes one after the other, and the answer's stamp
@@ -28,8 +30,8 @@ _LOGGER = logging.getLogger("forkpool")
 LOOK_AFTER_S = 0.05  # arbitrary: far longer than a worker needs to take what lies in its pipe
 _MAX_PAUSE_S = 5.0  # between two looks at a worker that is stopped
 _LOST = (
-    "worker %d (pid %d) did not get all calls that it was sent: a task, or what one left running there, read forkpool's file "
-    "descriptors. These calls run elsewhere, and the worker is replaced"
+    "worker %d (pid %d) did not get all calls that it was sent: a task, or what one left running there, read or replaced "
+    "forkpool's file descriptors. These calls run elsewhere, and the worker is replaced"
 )
 
 
@@ -89,6 +91,10 @@ class Lookout:
         elif is_empty and now - worker.head_since >= LOOK_AFTER_S and seqs:
             self._hang_up(link)
             self._machine.on_unreliable(worker)
+        elif seqs and not link.can_read():
+            self.warn(link)
+            self._machine.on_unreliable(worker)
+            link.kill()
         if not worker.tasks or (len(worker.tasks) == 1 and present == worker.tasks[0].seq):
             return None
         return now + max(LOOK_AFTER_S, min(now - worker.head_since, _MAX_PAUSE_S))

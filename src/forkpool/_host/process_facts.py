@@ -32,6 +32,23 @@ def read_stat(pid: int) -> Stat | None:
     return Stat(head.partition("(")[2], fields[0], int(fields[19])) if fields else None
 
 
+def has_open(pid: int, fd: int) -> bool | None:
+    """Does the process have a descriptor of the pipe that we have open as `fd`? None: nobody can tell."""
+    try:
+        pipe = os.readlink(f"/proc/self/fd/{fd}")
+        folder = f"/proc/{pid}/fd"
+        return any(_target(f"{folder}/{name}") == pipe for name in os.listdir(folder))
+    except OSError:
+        return None
+
+
+def _target(link: str) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:  # closed meanwhile
+        return ""
+
+
 def has_ended(pidfd: int) -> bool:
     """Is the process gone, reaped or not?"""
     poll = select.poll()

@@ -22,7 +22,7 @@ from .._core.wire import Answer, AnswerReader, Kind, MalformedFrame
 from .._shared.descriptors import close_all
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
 from .private_memory import private_memory
-from .process_facts import has_ended, send_signal
+from .process_facts import has_ended, has_open, send_signal
 from .task_sender import TaskSender
 
 if TYPE_CHECKING:
@@ -138,6 +138,10 @@ class WorkerLink:
     def all_was_read(self) -> bool:
         """Is the pipe empty, and nothing left to be written? False also after `hang_up`."""
         return self._sender.all_was_read()
+
+    def can_read(self) -> bool:
+        """Does the worker still have its end of the pipe? A task may have put another file in its place. True if unknown."""
+        return has_open(self.pid, self._sender.untaken_fd) is not False
 
     def present_task(self) -> tuple[int, bool]:
         """The last task that the worker took, and whether it is still at work on it."""
