@@ -38,7 +38,7 @@ class LazyFuture(Future[T]):
     def __init__(self) -> None:
         # Made here, where one thread has the future: a collection of Python 3.11 in the middle of that may let another thread
         # in, which makes a dict of its own from the same values, and they are freed with each.
-        self.__dict__  # noqa: B018
+        vars(self)
 
     @property
     def _condition(self) -> Any:  # type: ignore[override]  # the base class's attributes are made on demand

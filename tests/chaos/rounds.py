@@ -44,7 +44,7 @@ _USUAL = gc.get_threshold()
 def let_others_run(phase: str, _: object) -> None:
     """A collection may begin in the middle of many a C function (Python 3.11), and finalizers let other threads run."""
     if phase == "start":
-        time.sleep(0)
+        time.sleep(0)  # waits for nothing: it only lets go of the interpreter, as a finalizer's system call would
 
 
 class Round:

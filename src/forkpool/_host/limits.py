@@ -99,7 +99,7 @@ def _oom_group(cgroups: Cgroups) -> str | None:
 
 
 def _number(text: str) -> int | None:
-    """None for `max`, `unlimited`, and what is not there."""
+    """None for `unlimited`."""
     return int(text) if text.isdigit() else None
 
 

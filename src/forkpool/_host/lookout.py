@@ -1,6 +1,7 @@
 """Find the calls that a worker will never take: somebody else in it has read them out of its task pipe.
 
-Runs in: host, supervisor thread. Reads pipes and status pages, tells the core what is lost, hangs up on workers; owns nothing.
+Runs in: host, supervisor thread. Reads pipes and status pages, tells the core what is lost, hangs up on workers or kills
+them; owns nothing.
 A task may read descriptors that are not its own, and so may a thread or a child that it left. A packet that it reads is gone:
 no answer comes and nobody dies, so the future would wait for ever. A clock says when to look, never what is lost.
 So it would if a task put another file in place of the worker's end of the pipe. Such a worker has no descriptor of the pipe any

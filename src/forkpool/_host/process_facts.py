@@ -36,7 +36,7 @@ def has_open(pid: int, fd: int) -> bool | None:
     """Does the process have a descriptor of the pipe that we have open as `fd`? None: nobody can tell."""
     try:
         pipe = os.readlink(f"/proc/self/fd/{fd}")
-        folder = f"/proc/{pid}/fd"
+        folder = f"/proc/{pid}/fd"  # links are read, not followed: a file system that is gone would keep us waiting
         return any(_target(f"{folder}/{name}") == pipe for name in os.listdir(folder))
     except OSError:
         return None
