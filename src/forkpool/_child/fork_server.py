@@ -214,8 +214,8 @@ class ForkServer:
             return False
         request = unpack_request(data)
         try:
-            if request.ask is Ask.KILL:
-                self._kill(request.generation)
+            if request.ask is not Ask.SPAWN:
+                self._signal(request)
             elif lost or len(fds) not in (_REQUEST_FDS, _WITH_LIFELINE):
                 self._refuse(request, "the fork server has no file descriptors left")
             else:
@@ -299,10 +299,12 @@ class ForkServer:
         close_all([pidfd, lifeline])
         self._tell(report)
 
-    def _kill(self, generation: int) -> None:
-        for known, pid, _ in self._workers.values():
-            if known == generation:
+    def _signal(self, request: Request) -> None:
+        for generation, pid, _ in self._workers.values():
+            if generation == request.generation and request.ask is Ask.KILL:
                 _kill_group(pid)
+            elif generation == request.generation:
+                os.kill(pid, signal.SIGTERM)  # not reaped: its number is its own
 
     def _refuse(self, request: Request, reason: str) -> None:
         self._tell(Report(Tell.SPAWN_FAILED, request.generation, text=reason))

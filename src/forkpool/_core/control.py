@@ -15,7 +15,8 @@ class Ask(IntEnum):
     """Host to fork server."""
 
     SPAWN = 1  # descriptors: the task pipe to read, the answer pipe to write, the status page
-    KILL = 2  # the host could not take the worker's pidfd: end it
+    KILL = 2  # the host cannot: it could not take the worker's pidfd, or gave up its rights
+    TERMINATE = 3  # likewise: SIGTERM
 
 
 class Tell(IntEnum):

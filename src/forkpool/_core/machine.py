@@ -300,6 +300,11 @@ class PoolMachine(Workforce):
             if worker.doom is None:
                 worker.deadline = now + self._grace_s
 
+    @property
+    def ends_all(self) -> bool:
+        """Whether nothing is run any more, and what runs is to end soon."""
+        return self._discarding
+
     def reopen(self) -> None:
         """A task came in while FINISHED was carried out: finish that one too."""
         self._finished = False

@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable
 
+from .._core.control import Ask
 from .._core.machine import PoolMachine
 from .._core.states import Expiry, Task, Worker, WorkerState
 from .._core.wire import Answer, Kind, MalformedFrame
@@ -115,9 +116,10 @@ class Crew:
             self.servers.forget(worker)
             self._machine.on_not_spawned(worker)
         elif link.pidfd >= 0:
-            link.kill()
-        elif link.server is not None:
-            link.server.kill()
+            if not link.kill() and self._machine.ends_all:
+                self.servers.cut()
+        elif link.server is not None and not link.server.kill():
+            self.on_spawn_failed(worker.generation, "the fork server does not answer, and this process may not kill it")
 
     def terminate_all(self) -> None:
         """Send SIGTERM to all workers."""
@@ -329,7 +331,7 @@ class Crew:
         """A worker was forked; its pidfd is ours now (-1: there was no room for it)."""
         link = self.links[generation]
         if pidfd < 0:
-            self.servers.refuse(link, generation)
+            link.ask_server(Ask.KILL)
             self.on_spawn_failed(generation, "this process has no file descriptors left")
             return
         link.pid, link.pidfd, link.seat, link.patience_end = pid, pidfd, (pid, link.slot), None
@@ -337,7 +339,7 @@ class Crew:
             self._watch(generation, link)
         except OSError as error:
             link.kill()
-            self.servers.refuse(link, generation)  # it kills the group
+            link.ask_server(Ask.KILL)  # the whole group
             self.on_spawn_failed(generation, f"this process cannot watch another worker: {error}")
             return
         if self._init_payload is not None:

@@ -42,7 +42,8 @@ class PoolLines:
     @property
     def fds(self) -> list[int]:
         guards = [fd for pair in self.guards.values() for fd in pair]
-        return [self.lifeline_read, self.write_fd, self.relay.fileno(), self.relay.child_fd, *guards]
+        fds = (self.lifeline_read, self.write_fd, self.relay.fileno(), self.relay.child_fd, *guards)
+        return [fd for fd in fds if fd >= 0]
 
     def guard(self, pid: int) -> None:
         """Have the kernel kill this worker's group when we are gone. Call while it lives; `unguard` it when it is gone.
@@ -98,9 +99,14 @@ class PoolLines:
         """In a fork of the host: let go of the descriptors."""
         close_all(self.fds)
 
+    def cut(self) -> None:
+        """Have the kernel kill whoever still hangs on the lifeline."""
+        fd, self.write_fd = self.write_fd, -1
+        close_all([fd] if fd >= 0 else [])
+
     def close(self) -> None:
-        """Give everything back; whoever still hangs on the lifeline is killed."""
-        os.close(self.write_fd)
+        """Give everything back."""
+        self.cut()
         close_all([fd for pair in self.guards.values() for fd in pair])
         close_all([self.lifeline_read])
         self.relay.close()

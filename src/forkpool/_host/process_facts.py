@@ -6,7 +6,6 @@ Tests: tests/unit/test_worker_link.py, tests/process/test_diagnostics.py, tests/
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -56,13 +55,22 @@ def has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def send_signal(pidfd: int, pid: int, number: int) -> None:
-    """Signal it, if it is still there."""
+def send_signal(pidfd: int, pid: int, number: int) -> bool:
+    """Signal it, if it is still there. False: this process may not, since it gave up its rights (kill(2), EPERM)."""
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass
     except OSError:  # a seccomp filter: only while the process is known to be there
-        if not has_ended(pidfd):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        return has_ended(pidfd) or _kill(pid, number)
+    return True
+
+
+def _kill(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    return True

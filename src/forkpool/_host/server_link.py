@@ -132,17 +132,14 @@ class ServerLink:
         except ConnectionResetError:  # told once, and before what the server had still written
             return recv_packet(self._control, PACKET, 1, socket.MSG_DONTWAIT)
 
-    def kill(self) -> None:
-        """SIGKILL the server. Its workers live on; their lifelines still hang on the host."""
-        send_signal(self.pidfd, self.pid, signal.SIGKILL)
+    def kill(self) -> bool:
+        """SIGKILL the server. Its workers live on; their lifelines still hang on the host. False: we may not."""
+        return send_signal(self.pidfd, self.pid, signal.SIGKILL)
 
     def kill_if_stopped(self) -> bool:
-        """Kill a server that was stopped by a signal (not one that a debugger holds); whether it was."""
+        """Kill a server that was stopped by a signal (not one that a debugger holds); whether that was done."""
         stat = read_stat(self.pid)
-        stopped = stat is not None and stat.state == "T"
-        if stopped:
-            self.kill()
-        return stopped
+        return stat is not None and stat.state == "T" and self.kill()
 
     def how_it_ended(self) -> str:
         """After `close`; SIGKILL may have been ours, if it was just about to leave."""
@@ -154,7 +151,7 @@ class ServerLink:
     def close(self) -> None:
         """Kill it, reap it, give everything back. Blocks until it is gone."""
         self.kill()
-        self._control.close()
+        self._control.close()  # whom we may not kill ends now, and its workers with it
         self._process.wait()
         close_all([self.pidfd])
 

@@ -129,14 +129,6 @@ class Servers:
         """No server was asked for this worker yet: none will be."""
         self._wanted.remove(worker)
 
-    def refuse(self, link: WorkerLink, generation: int) -> None:
-        """Kill a worker that was just forked, and that we have no room for."""
-        assert link.server is not None
-        try:
-            link.server.ask(Ask.KILL, generation, 0, 0)
-        except ServerGone:
-            return
-
     def restart(self, restart: Restart) -> None:
         """Start another server; it takes over when it is ready."""
         self._restarts.append(restart)
@@ -159,8 +151,14 @@ class Servers:
         if self._lines is not None:
             self._lines.relay.on_readable()
 
+    def cut(self) -> None:
+        """Have the kernel end all, those too that we may not signal, stopped or not. The pool can never fork again."""
+        if self._lines is not None:
+            self._lines.cut()
+
     def close(self) -> None:
         """End all. Blocks until they are gone."""
+        self.cut()
         for server in self._all():
             self._reactor.unwatch(server.fileno())
             server.close()
@@ -281,7 +279,7 @@ class Servers:
         if link.without_proc and not self._warned_of_proc:
             self._warned_of_proc = True
             _LOGGER.warning("%s", _NO_PROC)
-        link.server = server
+        link.server, link.generation = server, worker.generation
         self._crew.links[worker.generation] = link
         flags = HAS_INITIALIZER if self._config.initializer is not None else 0
         try:

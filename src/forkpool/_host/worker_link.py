@@ -18,16 +18,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .._core.control import Ask
 from .._core.wire import Answer, AnswerReader, Kind, MalformedFrame
 from .._shared.descriptors import close_all
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
 from .private_memory import private_memory
 from .process_facts import has_ended, has_open, send_signal
+from .server_link import ServerGone, ServerLink
 from .task_sender import TaskSender
 
 if TYPE_CHECKING:
     from ..future import Run
-    from .server_link import ServerLink
 
 _READ_BYTES = 1 << 16
 SIGNAL_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
@@ -45,13 +46,14 @@ class WorkerLink:
     """Channel, status page and pidfd of one worker."""
 
     __slots__ = (
-        "_answer_fd", "_lifeline", "_page", "_reader", "_sender", "answered", "child_fds", "death", "is_full", "is_robbed",
-        "note", "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void", "without_proc",
+        "_answer_fd", "_lifeline", "_page", "_reader", "_sender", "answered", "child_fds", "death", "generation", "is_full",
+        "is_robbed", "note", "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void", "without_proc",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.server: ServerLink | None = None  # who was asked to fork it, and reaps it
+        self.generation = 0  # what that one calls it
         self.pid = 0
         self.seat = (0, slot)  # pid and slot: one record for all tasks of this worker
         self.pidfd = -1  # ours from `on_spawned` to `close`
@@ -256,14 +258,24 @@ class WorkerLink:
 
     # --- signals
 
-    def kill(self) -> None:
-        """SIGKILL, through the pidfd: never a process that got the number later. The fork server kills the group."""
-        if self.pidfd < 0:
-            return
-        send_signal(self.pidfd, self.pid, signal.SIGKILL)
+    def kill(self) -> bool:
+        """SIGKILL, through the pidfd: never a process that got the number later. The fork server kills the group.
+
+        False: we may not. The fork server was asked, if there is one; it may be stopped.
+        """
+        if self.pidfd < 0 or send_signal(self.pidfd, self.pid, signal.SIGKILL):
+            return True
+        self.ask_server(Ask.KILL)
+        return False
+
+    def ask_server(self, ask: Ask) -> None:
+        """Have the fork server signal it: that one knows it, whatever we lack."""
+        if self.server is not None and not self.orphan:
+            with contextlib.suppress(ServerGone):
+                self.server.ask(ask, self.generation, self.slot, 0)
 
     def kill_group(self) -> None:
-        """The worker's whole group, when no fork server is there to do it."""
+        """The worker's whole group, when no fork server is there to do it. Whom we may not signal ends with the lifeline."""
         if self.pidfd < 0:  # never born, or nobody told
             return
         try:
@@ -272,13 +284,14 @@ class WorkerLink:
             pass  # nobody is left in it
         except OSError:  # EINVAL before Linux 6.9: only while the leader still holds the number
             if not self.ended():
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pid, signal.SIGKILL)
 
     def terminate(self) -> None:
         """SIGTERM that is meant for this worker: its default action, or the task's own handler."""
         self._page.ask_terminate()
-        send_signal(self.pidfd, self.pid, signal.SIGTERM)
+        if not send_signal(self.pidfd, self.pid, signal.SIGTERM):
+            self.ask_server(Ask.TERMINATE)
 
 
 def _own_end(fd: int) -> int:
