@@ -3,10 +3,8 @@
 Runs in: pytest and programs of their own. A module that is preloaded enters a gate, so that the test decides how long it takes.
 """
 
-import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor
-from tests.process.test_interruptions import Interrupted, LineCounter
+from tests.process.test_interruptions import Interrupted, LineCounter, traced
 from tests.support import tasks
 from tests.support.gate import Gate, Marks
 from tests.support.script import Script
@@ -189,10 +187,7 @@ def test_the_wait_interrupted_at_every_line(marks: Marks) -> None:
     for line in range(1, 100):
         ex = ForkPoolExecutor(1, preload=("json",))
         tracer = WaitLines(line, Interrupted, None)
-        sys.settrace(tracer)
-        with contextlib.suppress(Interrupted):
-            ex.submit(tasks.leave_mark, marks, f"{line}")
-        sys.settrace(None)
+        traced(lambda: ex.submit(tasks.leave_mark, marks, f"{line}"), tracer)  # noqa: B023
         assert ex.submit(tasks.add, line, 1).result() == line + 1, tracer.where
         ex.shutdown()
         if not tracer.where:
