@@ -109,6 +109,35 @@ def test_gunicorns_post_fork_makes_a_pool(start: Start, tmp_path: Path) -> None:
     stop(script)
 
 
+GREEN = """
+import forkpool, os
+
+ex = forkpool.ForkPoolExecutor(2)
+
+def hold():
+    os.write(1, b"MARK inside\\n")
+    open("go").close()
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/hold":
+        ex.submit(hold).result()
+    text = f"{os.getpid()} {ex.submit(lambda: 6 * 7).result()}"
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [text.encode()]
+"""
+
+
+def test_gunicorns_gevent_worker_answers_others_while_a_call_runs(start: Start, tmp_path: Path) -> None:
+    """It has patched the process before the pool's first submit."""
+    script = start_gunicorn(start, tmp_path, app=GREEN, config=f"{TELL}worker_class = 'gevent'\n")
+    held = ask(tmp_path, "/hold")
+    script.wait_mark("inside")
+    pid, other = answer(ask(tmp_path)).split()
+    (tmp_path / "script0" / "go").write_text("")
+    assert answer(held).split() == [pid, other] == [pid, "42"]
+    stop(script)
+
+
 # -- celery
 
 CELERY = """

@@ -23,12 +23,12 @@ import contextlib
 import gc
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
 import warnings
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, F_SETSIG, fcntl
+from select import EPOLLIN, POLLIN, epoll, poll  # names of our own: a preloaded module may have gevent replace theirs
 from typing import TYPE_CHECKING
 
 from .._core.control import HAS_INITIALIZER, Ask, Report, Request, Tell, pack_report, unpack_request
@@ -69,19 +69,19 @@ def arm_lifeline(fd: int, owner: int) -> None:
     own_lifeline(fd, owner, host_is_gone)
 
 
-def prepare_lifeline(fd: int) -> select.poll:
+def prepare_lifeline(fd: int) -> poll:
     """Do what can be done before there is an owner; the answer looks whether the end of the host came already.
 
     fcntl(2), F_SETSIG and O_ASYNC: nothing is sent as long as nobody owns the descriptor.
     """
     fcntl(fd, F_SETSIG, _SIGKILL)
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
-    host_is_gone = select.poll()
-    host_is_gone.register(fd, select.POLLIN)
+    host_is_gone = poll()
+    host_is_gone.register(fd, POLLIN)
     return host_is_gone
 
 
-def own_lifeline(fd: int, owner: int, host_is_gone: select.poll) -> None:
+def own_lifeline(fd: int, owner: int, host_is_gone: poll) -> None:
     """The rest. No signal comes for what happened before, hence the poll."""
     fcntl(fd, F_SETOWN, owner)
     if host_is_gone.poll(0):
@@ -184,11 +184,11 @@ class ForkServer:
         self._process = process
         self._workers: dict[int, tuple[int, int, int]] = {}  # pidfd: generation, pid, lifeline description
         # Not poll(2), which refuses to watch more descriptors than RLIMIT_NOFILE, and that may be lowered while we run.
-        self._epoll = select.epoll()
+        self._epoll = epoll()
 
     def serve(self) -> None:
         for fd in (self._control.fileno(), self._host_fd):
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, EPOLLIN)
         self._tell(Report(Tell.HELLO, pid=os.getpid()))
         try:
             while self._step():
@@ -260,7 +260,7 @@ class ForkServer:
         pidfd = -1
         try:
             pidfd = os.pidfd_open(pid)
-            self._epoll.register(pidfd, select.EPOLLIN)
+            self._epoll.register(pidfd, EPOLLIN)
         except OSError as error:
             _kill_group(pid)
             os.wait4(pid, 0)
@@ -271,7 +271,7 @@ class ForkServer:
         self._tell(Report(Tell.SPAWNED, request.generation, pid), (pidfd,))
 
     def _become_worker(
-        self, ours: list[int], lifeline: int, host_is_gone: select.poll, slot: int, fds: list[int], has_initializer: bool
+        self, ours: list[int], lifeline: int, host_is_gone: poll, slot: int, fds: list[int], has_initializer: bool
     ) -> None:
         """Never returns."""
         status = 1

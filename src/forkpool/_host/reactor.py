@@ -9,6 +9,8 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 
+from .green_poll import GreenPoll, open_poll
+
 _LONGEST_S = 86400.0
 _EVENTS = 64  # a batch; what is left is returned by the next call
 
@@ -17,13 +19,13 @@ class Reactor:
     """An epoll with a handler for each descriptor."""
 
     def __init__(self) -> None:
-        self._epoll: select.epoll = None  # type: ignore[assignment]  # from `open` on
+        self._epoll: select.epoll | GreenPoll = None  # type: ignore[assignment]  # from `open` on
         self._handlers: dict[int, Callable[[], object]] = {}
         self._reserved: set[int] = set()  # in the epoll also while nobody waits for them
 
     def open(self) -> None:
-        """Raises OSError when there is no descriptor to be had."""
-        self._epoll = select.epoll()
+        """Raises as `open_poll`."""
+        self._epoll = open_poll()
 
     def fileno(self) -> int:
         return -1 if self._epoll is None or self._epoll.closed else self._epoll.fileno()

@@ -9,6 +9,7 @@ Tests: tests/process/test_lifeline.py, tests/process/test_fork_server.py, tests/
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import pickle
@@ -65,7 +66,8 @@ class ServerLink:
         self.was_at = "before it was ready"  # for the message of one that ends unexpectedly
         self.failure = ""  # what it said of its failure
         self.make_error: Callable[[], BaseException] | None = None  # what the user is to get of it
-        self._control, their_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Not of `socket`'s class: gevent's would wait where we ask not to.
+        self._control, their_socket = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._control, their_socket):
             end.setblocking(True)  # whatever the program told socket.setdefaulttimeout()
         for_server = [their_socket.detach()]  # the server's; closed here

@@ -10,6 +10,7 @@ Tests: tests/unit/test_descriptors.py
 
 from __future__ import annotations
 
+import _socket
 import array
 import fcntl
 import os
@@ -42,13 +43,13 @@ def close_all(fds: Iterable[int]) -> None:
             pass
 
 
-def send_packet(sock: socket.socket, data: bytes, fds: tuple[int, ...] = (), flags: int = 0) -> None:
+def send_packet(sock: _socket.socket, data: bytes, fds: tuple[int, ...] = (), flags: int = 0) -> None:
     """Send one packet with descriptors; the caller keeps its own copies."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([data], ancillary, flags)
 
 
-def recv_packet(sock: socket.socket, size: int, max_fds: int, flags: int = 0) -> tuple[bytes, list[int], bool]:
+def recv_packet(sock: _socket.socket, size: int, max_fds: int, flags: int = 0) -> tuple[bytes, list[int], bool]:
     """Receive one packet.
 
     Returns:
