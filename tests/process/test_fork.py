@@ -164,3 +164,56 @@ os.write(write, b".")
 os.waitpid(pid, 0)
 """).finish()
     assert script.value("gone") == "[False, False]"
+
+
+def test_a_number_that_was_closed_is_nobodys_in_the_child(start: Start) -> None:
+    """It may be another thread's by then: a fork must not close what is the program's.
+
+    Each time that the supervisor has closed a descriptor, the program opens another with that number, and forks. (A worker of
+    the standard pool lost its pipe so, one time in thousands.)
+    """
+    script = start("""
+import forkpool, signal, threading, warnings
+from tests.process.test_stolen_packets import leave_thread
+from tests.support import processes
+warnings.simplefilter("ignore")  # CPython 3.12 warns of forks beside threads
+null, close, host, forks, lost = os.open(os.devnull, os.O_RDONLY), os.close, os.getpid(), 0, []
+
+def close_open_and_fork(fd):
+    global forks
+    close(fd)
+    if os.getpid() != host or threading.current_thread().name != "forkpool-supervisor":
+        return
+    os.dup2(null, fd)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.fstat(fd)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(pid, 0)[1]:
+        caller = sys._getframe(1)
+        lost.append(f"{caller.f_code.co_filename}:{caller.f_lineno} from {caller.f_back.f_code.co_qualname}")
+    forks += 1
+    close(fd)
+
+os.close = close_open_and_fork
+with forkpool.ForkPoolExecutor(2) as ex:
+    server = ex.submit(os.getppid).result()
+    ex.submit(os._exit, 3).exception()
+    ex.restart_workers()
+    processes.wait_exit(server)
+    ex.submit(leave_thread).result()
+    [ex.submit(abs, -n).result() for n in range(3)]  # the thread takes one of them: our end of that pipe is closed
+    os.kill(ex.submit(os.getppid).result(), signal.SIGKILL)
+    ex.submit(os._exit, 3).exception()
+    many = [os.dup(null) for _ in range(50)]  # the guards of orphans must move
+    stopped = ex.submit(os.kill, ex.submit(os.getppid).result(), signal.SIGKILL)
+    stopped.exception()
+    [ex.submit(abs, -n).result() for n in range(3)]
+mark("lost", lost)
+mark("forks", forks > 20)
+""").finish()
+    assert script.value("lost") == "[]"
+    assert script.value("forks") == "True"

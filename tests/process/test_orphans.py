@@ -150,3 +150,29 @@ def test_one_lies_below_and_one_above_the_write_end_whatever_numbers_are_free(ta
     os.kill(other, signal.SIGTERM)
     ended = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in (child, other)]
     assert ended == [-signal.SIGKILL, -signal.SIGTERM], "the second one was given up"
+
+
+@pytest.mark.parametrize("taken", [0, 50])
+def test_a_number_that_is_closed_is_listed_no_more(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a fork of the host that comes at that moment closes it in the child, whoever has got it by then."""
+    pids = [os.posix_spawn("/bin/sleep", ["sleep", "1000"], {}, setsid=True) for _ in range(3)]
+    lines, close, listed = PoolLines(), os.close, []
+
+    def look_and_close(fd: int) -> None:
+        listed.extend([fd] if fd in lines.fds else [])
+        close(fd)
+
+    null = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(taken)]
+    monkeypatch.setattr(os, "close", look_and_close)
+    for pid in pids:
+        lines.guard(pid)
+    lines.unguard(pids[0])
+    lines.cut()
+    monkeypatch.undo()
+    assert listed == []
+    lines.close()
+    for fd in null:
+        os.close(fd)
+    os.kill(pids[0], signal.SIGKILL)
+    for pid in pids:
+        os.waitpid(pid, 0)

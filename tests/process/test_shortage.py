@@ -4,12 +4,12 @@ Each test takes something away, waits until the pool has said that it cannot sta
 gives it back, and sees the pool grow again. That nothing is left open is looked at by the fixture of this folder.
 """
 
+import _socket
 import contextlib
 import errno
 import functools
 import os
 import signal
-import socket
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ def test_no_room_for_the_pidfd_of_a_new_worker(monkeypatch: pytest.MonkeyPatch) 
 
 
 STEPS = [
-    (socket, "socketpair"),
+    (_socket, "socketpair"),
     (os, "pidfd_open"),
     (os, "memfd_create"),
     (os, "lseek"),

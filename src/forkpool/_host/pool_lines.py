@@ -59,11 +59,14 @@ class PoolLines:
         try:
             if opened[0] > self.write_fd:
                 self._move_write_end(opened[0] + 1)
-            opened.append(self._above(self._open_armed(pid)))
+            opened.append(self._open_armed(pid))
+            if opened[1] < self.write_fd:
+                opened.append(self._above(opened[1]))
         except BaseException:
             close_all(opened)
             raise
-        self.guards[pid] = opened[0], opened[1]
+        self.guards[pid] = opened[0], opened[-1]
+        close_all(opened[1:-1])
 
     def _open_armed(self, pid: int) -> int:
         """A read description; its end makes the kernel send SIGKILL to the group, see `arm_lifeline` of the fork server."""
@@ -80,16 +83,14 @@ class PoolLines:
     def _move_write_end(self, lowest: int) -> None:
         old, self.write_fd = self.write_fd, fcntl.fcntl(self.write_fd, fcntl.F_DUPFD_CLOEXEC, lowest)
         os.close(old)
-        self.guards.update({pid: (low, self._above(high)) for pid, (low, high) in self.guards.items()})
+        for pid, (low, high) in list(self.guards.items()):
+            if high < self.write_fd:
+                self.guards[pid] = low, self._above(high)
+                os.close(high)
 
     def _above(self, fd: int) -> int:
-        """Another number for it, above the write end's, if it has not one already."""
-        if fd > self.write_fd:
-            return fd
-        try:
-            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self.write_fd + 1)
-        finally:
-            os.close(fd)
+        """Another number for it, above the write end's."""
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self.write_fd + 1)
 
     def unguard(self, pid: int) -> None:
         """The worker is gone; nothing happens if it was not guarded."""

@@ -86,7 +86,7 @@ class ServerLink:
 
     def close_in_fork(self) -> None:
         """In a fork of the host: let go of the descriptors."""
-        close_all([self._control.detach(), self.pidfd])
+        close_all(fd for fd in (self._control.detach(), self.pidfd) if fd >= 0)
 
     def fileno(self) -> int:
         return self._control.fileno()
@@ -136,11 +136,11 @@ class ServerLink:
 
     def kill(self) -> bool:
         """SIGKILL the server. Its workers live on; their lifelines still hang on the host. False: we may not."""
-        return send_signal(self.pidfd, self.pid, signal.SIGKILL)
+        return self.pidfd < 0 or send_signal(self.pidfd, self.pid, signal.SIGKILL)
 
     def kill_if_stopped(self) -> bool:
         """Kill a server that was stopped by a signal (not one that a debugger holds); whether that was done."""
-        stat = read_stat(self.pid)
+        stat = read_stat(self.pid) if self.pidfd >= 0 else None
         return stat is not None and stat.state == "T" and self.kill()
 
     def how_it_ended(self) -> str:
@@ -155,7 +155,8 @@ class ServerLink:
         self.kill()
         self._control.close()  # whom we may not kill ends now, and its workers with it
         self._process.wait()
-        close_all([self.pidfd])
+        fd, self.pidfd = self.pidfd, -1  # first: a fork of the host that comes now leaves the number alone
+        close_all([fd])
 
 
 def _start(command: list[str], snapshot: dict[str, Any], fds: tuple[int, ...]) -> SpawnedProcess:

@@ -99,8 +99,8 @@ class TaskSender:
 
     def hang_up(self) -> None:
         """Close the write end. What is in the pipe can still be taken, and taken back."""
-        os.close(self.task_fd)
-        self.task_fd = -1
+        fd, self.task_fd = self.task_fd, -1
+        os.close(fd)
 
     def all_was_read(self) -> bool:
         """Is the pipe empty, and nothing left to be written? False also after `hang_up`."""
