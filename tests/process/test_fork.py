@@ -209,8 +209,7 @@ with forkpool.ForkPoolExecutor(2) as ex:
     os.kill(ex.submit(os.getppid).result(), signal.SIGKILL)
     ex.submit(os._exit, 3).exception()
     many = [os.dup(null) for _ in range(50)]  # the guards of orphans must move
-    stopped = ex.submit(os.kill, ex.submit(os.getppid).result(), signal.SIGKILL)
-    stopped.exception()
+    ex.submit(os.kill, ex.submit(os.getppid).result(), signal.SIGKILL).exception()
     [ex.submit(abs, -n).result() for n in range(3)]
 mark("lost", lost)
 mark("forks", forks > 20)

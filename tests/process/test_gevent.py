@@ -12,7 +12,7 @@ Start = Callable[..., Script]
 
 PATCH = "from gevent import monkey\nmonkey.patch_all()\nimport gevent\n"
 WORK = """
-import socket, time
+import socket
 from concurrent.futures import as_completed, wait
 from forkpool import ForkPoolExecutor
 from tests.support import tasks

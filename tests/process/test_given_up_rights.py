@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights 
 
 NOBODY = 65534
 GIVE_UP = f"""
-import ctypes, struct, time
+import ctypes, struct
 import forkpool
 from tests.support import tasks
 from tests.support.gate import GateInTask
@@ -53,7 +53,7 @@ def test_calls_are_stopped_as_before(start: Start, gate: Gate) -> None:
         gate,
         """
 ex = forkpool.ForkPoolExecutor(2)
-first = ex.submit(os.getpid).result()
+ex.submit(os.getpid).result()
 give_up()
 stuck = ex.submit(tasks.tell_then, gate, tasks.busy_in_c)
 behind = [ex.submit(abs, -n) for n in range(50)]
