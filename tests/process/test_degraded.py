@@ -122,14 +122,16 @@ def test_without_pidfds(start: Start) -> None:
     script = start(f"""{TAKE_AWAY}
 forbid(434)  # pidfd_open, the same on all machines
 with forkpool.ForkPoolExecutor(2) as ex:
-    mark("error", str(ex.submit(abs, -1).exception()))
+    use(ex)
 from forkpool.doctor import examine
 report = examine()
 mark("doctor", f"{{report['works']}} {{[one['present'] for one in report['kernel'] if one['name'] == 'pidfd']}}")
 """).finish()
-    assert "pidfd_open" in script.value("error")
-    assert "FORKPOOL_INLINE=1" in script.value("error")
-    assert script.value("doctor") == "False [False]"
+    check_use(script)
+    assert script.value("doctor") == "True [False]"
+    said = script.all("said")
+    assert len(said) == 2, "once for this pool, once for the doctor's"
+    assert all("pidfd_open" in text for text in said)
     processes.wait_none_marked()
 
 

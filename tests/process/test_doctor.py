@@ -87,11 +87,11 @@ def test_threads_that_a_preloaded_module_leaves(tmp_path: Path) -> None:
 
 
 def test_where_no_pool_works() -> None:
-    found = report(before="import os; del os.pidfd_open", status=1)
+    found = report(before="import os; del os.memfd_create", status=1)
     assert found["works"] is False
     assert "forkpool needs Linux" in found["first_result"]["error"]
-    (pidfd,) = [one for one in found["kernel"] if one["name"] == "pidfd"]
-    assert not pidfd["present"]
+    (memfd,) = [one for one in found["kernel"] if one["name"] == "memfd"]
+    assert not memfd["present"]
     assert any("forkpool.InlineExecutor" in line for line in found["advice"])
     code, text = doctor("--preload", "no_such_module")
     assert code == 1

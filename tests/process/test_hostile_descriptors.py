@@ -11,15 +11,17 @@ import socket
 import stat
 from collections.abc import Callable
 from concurrent.futures import wait
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from forkpool import ForkPoolExecutor, WorkerCrashedError
 from forkpool._core.wire import Kind, pack, pack_header
+from forkpool._host.lookout import Lookout
 from forkpool._shared.status_page import SIZE
 from tests.support import tasks
-from tests.support.gate import Gate, Marks
+from tests.support.gate import Gate, GateInTask, Marks
 
 
 def ours() -> list[int]:
@@ -67,6 +69,12 @@ def replace_by_silence(fd: int) -> None:
         fcntl.fcntl(theirs, fcntl.F_DUPFD, 2000)  # stays open, behind all that are counted here
 
 
+def replace_and_keep(fd: int) -> None:
+    """As one who puts a descriptor aside to bring it back later, and does not: its pipe stays open here."""
+    fcntl.fcntl(fd, fcntl.F_DUPFD, 2000)
+    replace_by_silence(fd)
+
+
 def write_and_leave(fd: int) -> None:
     with contextlib.suppress(OSError):
         os.write(fd, pack_header(Kind.VALUE, 1, 100)[:11])
@@ -95,6 +103,7 @@ ACTIONS: dict[str, Callable[[int], object]] = {
     "close": os.close,
     "dup2": replace,
     "dup2 of what never says anything": replace_by_silence,
+    "the same, and a copy is kept": replace_and_keep,
     "non-blocking": lambda fd: os.set_blocking(fd, False),
     "no flags": lambda fd: fcntl.fcntl(fd, fcntl.F_SETFL, 0),
     "shutdown": shut,
@@ -154,6 +163,55 @@ def answer_fd() -> int:
         and target not in of_server
     )
     return found
+
+
+def answer_elsewhere(gate: GateInTask | None, marks: Marks) -> None:
+    """It stays in the gate, if there is one, until nobody looks for its answer any more."""
+    marks.add("guilty")
+    replace_and_keep(answer_fd())
+    if gate is not None:
+        gate.enter()
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> SimpleQueue[tuple[float, float | None]]:
+    """When the pool has looked at workers that do not answer, and when it will look again."""
+    found: SimpleQueue[tuple[float, float | None]] = SimpleQueue()
+    look = Lookout.look
+
+    def look_and_tell(lookout: Lookout, now: float) -> None:
+        look(lookout, now)
+        found.put((now, lookout.due))
+
+    monkeypatch.setattr(Lookout, "look", look_and_tell)
+    return found
+
+
+@pytest.mark.parametrize("length", ["short", "long"])
+def test_an_answer_that_goes_elsewhere_is_not_waited_for(
+    length: str, gate: Gate, marks: Marks, looks: SimpleQueue[tuple[float, float | None]]
+) -> None:
+    with ForkPoolExecutor(1) as ex:
+        for number in range(20):  # so that the next ones are sent ahead
+            ex.submit(tasks.leave_mark, marks, str(number)).result()
+        guilty = ex.submit(answer_elsewhere, gate if length == "long" else None, marks)
+        behind = [ex.submit(tasks.leave_mark, marks, str(number)) for number in range(20, 40)]
+        if length == "long":
+            gate.wait_inside()
+            began = guilty.started_at
+            while (look := looks.get()) and (look[0] < began or look[1] is not None):
+                pass
+            gate.open_for_all()
+        error = guilty.exception()
+        assert type(error) is WorkerCrashedError
+        assert error.may_have_run in ("maybe", "yes")
+        assert length == "long" or "its answer went to another file" in str(error)
+        ends = [future.exception() for future in behind]
+        assert all(end is None or type(end) is WorkerCrashedError for end in ends)
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+    words = marks.words()
+    assert words.count("guilty") == 1
+    assert [words.count(str(number)) for number in range(40)] == [1] * 40
 
 
 _known: list[int] = []

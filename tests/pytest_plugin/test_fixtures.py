@@ -148,7 +148,7 @@ def test_where_forkpool_cannot_work_the_tests_are_skipped_with_a_reason(run_suit
 def test_inline_works_where_forkpool_cannot(run_suite: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORKPOOL_INLINE", "1")
     result = run_suite(
-        conftest="import os; del os.pidfd_open",
+        conftest="import os; del os.memfd_create",
         test_runs="""
             import os
             def test_one(fork_pool): assert fork_pool.submit(os.getpid).result() == os.getpid()
@@ -160,11 +160,11 @@ def test_inline_works_where_forkpool_cannot(run_suite: Run, monkeypatch: pytest.
 
 def test_without_the_means_of_linux_the_tests_are_skipped_too(run_suite: Run) -> None:
     result = run_suite(
-        conftest="import os; del os.pidfd_open",
+        conftest="import os; del os.memfd_create",
         test_skips="def test_one(fork_pool): assert False\ndef test_two(fork_pool_session): assert False",
     )
     result.assert_outcomes(skipped=2)
-    result.stdout.fnmatch_lines("SKIPPED*forkpool needs Linux 5.3 or newer*")
+    result.stdout.fnmatch_lines("SKIPPED*forkpool needs Linux with memfd_create*")
 
 
 def test_the_plugin_is_light_until_a_fixture_is_used(run_suite: Run) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+_pidfd_open = getattr(os, "pidfd_open", None)  # kept: tests take it away, and their workers never had it
 MARK_VARIABLE = "FORKPOOL_TEST_MARK"
 PATIENCE_S = 20.0
 
@@ -92,7 +93,8 @@ def has_ended(pid: int) -> bool:
 def wait_exit(pid: int, patience_s: float = PATIENCE_S) -> None:
     """Return when the process has ended (it may still be a zombie)."""
     try:
-        fd = os.pidfd_open(pid)
+        assert _pidfd_open is not None
+        fd = _pidfd_open(pid)
     except ProcessLookupError:
         return
     try:

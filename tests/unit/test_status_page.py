@@ -46,6 +46,16 @@ def test_the_host_sees_how_far_the_worker_is(sides: tuple[StatusPage, StatusPage
     assert host.started_at(7) == 1.5
 
 
+def test_the_host_learns_which_descriptor_calls_are_read_from(fd: int, sides: tuple[StatusPage, StatusPage]) -> None:
+    worker, host = sides
+    assert host.task_fd() is None
+    worker.read_from(1007)
+    assert host.task_fd() == 1007
+    for scribble in (b"\0", b"\xff", b"garbage!"):
+        os.pwrite(fd, scribble * (SIZE // len(scribble)), 0)
+        assert host.task_fd() is None
+
+
 def test_the_page_remembers_when_the_last_tasks_began(sides: tuple[StatusPage, StatusPage]) -> None:
     """The worker is ahead of the host by all that may be sent ahead, and by the one that it runs."""
     worker, host = sides

@@ -11,11 +11,12 @@ to the host's relay (forkpool._host.tracker_relay).
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 from typing import Any
 
 from .._shared.on_import import watch
+from .._shared.pidfd import open_pidfd
 
 SERVER_NAME = "ForkPoolServer"
 
@@ -84,7 +85,7 @@ def _host_process(process: Any, name: str, pid: int) -> Any:
         def _sentinel(self) -> int:
             # Opened on demand: most tasks never ask whether their parent lives, and a descriptor is dear.
             if "sentinel" not in self.__dict__:
-                self.__dict__["sentinel"] = os.pidfd_open(pid)
+                self.__dict__["sentinel"] = _pidfd_of_host(pid)
             return int(self.__dict__["sentinel"])
 
         @_sentinel.setter
@@ -92,6 +93,14 @@ def _host_process(process: Any, name: str, pid: int) -> Any:
             """The base class sets it; ours comes from the pid."""
 
     return HostProcess(name, pid, None)
+
+
+def _pidfd_of_host(pid: int) -> int:
+    """Raises OSError where there is none: a task cannot ask whether the host lives, and it would not outlive it."""
+    fd = open_pidfd(pid)
+    if fd < 0:
+        raise OSError(errno.ENOSYS, "this system has no pidfds, so a task cannot wait for the end of its parent process")
+    return fd
 
 
 def adopt_levels(levels: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Runs in: a process of its own, started by exec (never forked from the host), one thread. It owns: its end of the control
 socket, the read end of the lifeline, a pidfd of the host, an epoll, and for each worker a pidfd and one description of the
-lifeline.
+lifeline. What it does where there are no pidfds is in `death_watch`.
 
 Hard part: nobody outlives the host.
 - Each worker arms a lifeline of its own: a read description of a pipe whose only write end the host holds, with F_SETOWN
@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 from .._core.control import HAS_INITIALIZER, Ask, Report, Request, Tell, pack_report, unpack_request
 from .._shared.descriptors import close_all, move_high, recv_packet, send_packet
 from . import packing
+from .death_watch import open_watch
 
 if TYPE_CHECKING:
     from .worker import WorkerProcess
@@ -55,12 +56,12 @@ def main(control_fd: int, lifeline_fd: int, host_fd: int, config_fd: int, tracke
     lifeline_fd = move_high(lifeline_fd)
     arm_lifeline(lifeline_fd, os.getpid())
     try:
-        process = _prepare(config_fd, move_high(tracker_fd), control)
+        process, host_pid = _prepare(config_fd, move_high(tracker_fd), control)
     except BaseException as error:
         text = f"{type(error).__name__}: {error}"
         send_packet(control, pack_report(Report(Tell.START_FAILED, text=text)))
         raise
-    ForkServer(control, lifeline_fd, move_high(host_fd), process).serve()
+    ForkServer(control, lifeline_fd, move_high(host_fd), host_pid, process).serve()
 
 
 def arm_lifeline(fd: int, owner: int) -> None:
@@ -109,8 +110,8 @@ def _die_before_the_host() -> None:
             file.write(str(min(ours + _OOM_ADJUSTMENT, 1000)))
 
 
-def _prepare(config_fd: int, tracker_fd: int, control: socket.socket) -> WorkerProcess:
-    """Become like the host; import what every worker needs, once, and what the user wants preloaded."""
+def _prepare(config_fd: int, tracker_fd: int, control: socket.socket) -> tuple[WorkerProcess, int]:
+    """Become like the host; import what every worker needs, once, and what the user wants preloaded. Also the host's pid."""
     with open(config_fd, "rb") as config:
         snapshot = pickle.load(config)
     packing.begin_new_pages()
@@ -133,7 +134,7 @@ def _prepare(config_fd: int, tracker_fd: int, control: socket.socket) -> WorkerP
     gc.collect()
     packing.begin_new_pages()
     gc.freeze()  # what workers share stays shared: no collection in them touches it
-    return process
+    return process, snapshot["host_pid"]
 
 
 def _preload(snapshot: dict[str, object], control: socket.socket) -> None:
@@ -177,14 +178,15 @@ def _flush() -> None:
 class ForkServer:
     """The loop. Invariant: every pid in `_workers` is a child that was not reaped."""
 
-    def __init__(self, control: socket.socket, lifeline_fd: int, host_fd: int, process: WorkerProcess) -> None:
+    def __init__(self, control: socket.socket, lifeline_fd: int, host_fd: int, host_pid: int, process: WorkerProcess) -> None:
         self._control = control
         self._lifeline_fd = lifeline_fd
         self._host_fd = host_fd
         self._process = process
-        self._workers: dict[int, tuple[int, int, int]] = {}  # pidfd: generation, pid, lifeline description
+        self._workers: dict[int, tuple[int, int, int]] = {}  # by pidfd: generation, pid, lifeline description
         # Not poll(2), which refuses to watch more descriptors than RLIMIT_NOFILE, and that may be lowered while we run.
         self._epoll = epoll()
+        self._watch = open_watch(self._epoll, host_pid)
 
     def serve(self) -> None:
         for fd in (self._control.fileno(), self._host_fd):
@@ -199,10 +201,10 @@ class ForkServer:
 
     def _step(self) -> bool:
         ready = {fd for fd, _ in self._epoll.poll()}
-        if self._host_fd in ready:
+        if self._host_fd in ready or self._watch.host_is_gone():
             return False
-        for pidfd in ready & self._workers.keys():
-            self._reap(pidfd)
+        for fd in self._watch.ended(ready, self._workers):
+            self._reap(fd)
         return self._control.fileno() not in ready or self._obey()
 
     def _obey(self) -> bool:
@@ -247,8 +249,8 @@ class ForkServer:
     def _fds(self) -> list[int]:
         """What a worker closes; the control socket and the epoll are objects, which know when they are closed."""
         fds = [self._host_fd, self._lifeline_fd]
-        for pidfd, (_, _, lifeline) in self._workers.items():
-            fds += pidfd, lifeline
+        for fd, (_, _, lifeline) in self._workers.items():
+            fds += fd, lifeline
         return fds
 
     def _open_lifeline(self, fds: list[int]) -> int:
@@ -257,18 +259,18 @@ class ForkServer:
         return os.open(f"/proc/self/fd/{self._lifeline_fd}", os.O_RDONLY | os.O_NONBLOCK)
 
     def _register(self, request: Request, pid: int, lifeline: int) -> None:
-        pidfd = -1
         try:
-            pidfd = os.pidfd_open(pid)
-            self._epoll.register(pidfd, EPOLLIN)
+            fd, for_host = self._watch.add(pid)
         except OSError as error:
             _kill_group(pid)
             os.wait4(pid, 0)
-            close_all([lifeline, pidfd])
+            close_all([lifeline])
             self._refuse(request, f"the new worker cannot be watched: {error}")
             return
-        self._workers[pidfd] = (request.generation, pid, lifeline)
-        self._tell(Report(Tell.SPAWNED, request.generation, pid), (pidfd,))
+        self._workers[fd] = (request.generation, pid, lifeline)
+        self._tell(Report(Tell.SPAWNED, request.generation, pid), (for_host,))
+        if for_host != fd:
+            os.close(for_host)
 
     def _become_worker(
         self, ours: list[int], lifeline: int, host_is_gone: poll, slot: int, fds: list[int], has_initializer: bool
@@ -280,6 +282,7 @@ class ForkServer:
             own_lifeline(lifeline, -os.getpid(), host_is_gone)
             os.close(_detach(self._control))
             self._epoll.close()
+            self._watch.leave()
             close_all(ours)
             status = self._process.run(slot, fds, has_initializer)
         except BaseException:
@@ -287,16 +290,16 @@ class ForkServer:
         finally:
             os._exit(status)
 
-    def _reap(self, pidfd: int) -> None:
-        generation, pid, lifeline = self._workers.pop(pidfd)
-        self._epoll.unregister(pidfd)
+    def _reap(self, fd: int) -> None:
+        generation, pid, lifeline = self._workers.pop(fd)
+        self._watch.drop(fd)
         _kill_group(pid)  # a worker's process group ends with it; the zombie still holds the number
         try:
             _, status, usage = os.wait4(pid, 0)
             report = Report(Tell.EXITED, generation, pid, status, usage.ru_maxrss * 1024)
         except ChildProcessError:  # a preloaded module reaped it
             report = Report(Tell.EXITED, generation, pid, -1)
-        close_all([pidfd, lifeline])
+        close_all([fd, lifeline])
         self._tell(report)
 
     def _signal(self, request: Request) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # unknown to typeshed
 import atexit
 import contextlib
+import errno
 import faulthandler
 import os
 import pickle
@@ -54,6 +55,7 @@ from .signal_guard import SignalGuard
 _STOP, _READY, _INIT_FAILED = int(Kind.STOP), int(Kind.READY), int(Kind.INIT_FAILED)
 _VALUE, _EXCEPTION, _RESULT_ERROR = int(Kind.VALUE), int(Kind.EXCEPTION), int(Kind.RESULT_ERROR)
 _RUNNING, _ENCODING, _ANSWERED = int(Stage.RUNNING), int(Stage.ENCODING), int(Stage.ANSWERED)
+_LONG_MICROS = 10_000  # less than the host's `LOOK_AFTER_S`
 _BIG = 1 << 16
 _PIPE_BYTES = 1 << 20
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -112,6 +114,7 @@ class TaskPipe:
     def begin(self, fd: int, page: StatusPage) -> None:
         self._fd = fd
         self._page = page
+        page.read_from(fd)
 
     def receive(self) -> tuple[int, int, bytes | bytearray, int]:
         """Kind, seq, payload and tries before of the next frame.
@@ -149,6 +152,7 @@ class TaskLoop:
     """Take a task, run it, answer it."""
 
     _answer_fd: int
+    _answer_file: int
     page: StatusPage
     _first_stamp: int
     _signals: SignalGuard
@@ -176,6 +180,7 @@ class TaskLoop:
         """Until the host asks us to leave. Returns the exit status."""
         self._pipe.begin(task_fd, page)
         self._answer_fd = answer_fd
+        self._answer_file = os.fstat(answer_fd).st_ino
         self.page = page
         self._first_stamp = page.first_stamp()
         self._signals = signals
@@ -227,6 +232,8 @@ class TaskLoop:
         self._check_pid()
         flush_output()
         micros = min((time.monotonic_ns() - begun) // 1000, MAX_MICROS)
+        if micros > _LONG_MICROS:
+            self._check_answer_fd()
         flags = answer[2] | TRACKED if tells_tracker() else answer[2]
         self._answer(answer[0], seq, answer[1], flags, micros)
         page.set_stage(_ANSWERED)
@@ -310,6 +317,11 @@ class TaskLoop:
     def _check_pid(self) -> None:
         if os.getpid() != self._pid:
             os._exit(0)  # a forked child of the task came back from it: it is no worker
+
+    def _check_answer_fd(self) -> None:
+        """A task may have put another file there, whose reader waits for nothing. After a short one, the host finds out."""
+        if os.fstat(self._answer_fd).st_ino != self._answer_file:
+            raise OSError(errno.EBADF, "a task has put another file in the place of forkpool's pipe")
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         if self._pid and self.page.terminate_asked():

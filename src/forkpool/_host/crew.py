@@ -7,6 +7,7 @@ so everything that the worker wrote is in the pipes by then: read the answers, l
 untaken if it still lies in the pipe, and also if a worker that was killed between two tasks took it out as it died. The pidfd
 may be readable first: the status is then waited for, for a bounded time, and the end of a killed server ends the wait too.
 A fork server that is stopped (SIGSTOP) neither forks nor tells: it is killed when it was waited for, for that costs nothing.
+Where there are no pidfds it costs what its workers run: only it could tell of their ends, so they end with it.
 Tests: tests/process/test_crash.py, tests/process/test_kill_and_timeout.py
 """
 
@@ -25,7 +26,6 @@ from .._shared.descriptors import close_all
 from .._shared.passed_fds import HoldingPayload
 from ..config import PoolConfig
 from ..future import Run
-from .exit_status import orphan_status
 from .fd_server import FdServer
 from .last_words import finish_lines
 from .lookout import Lookout
@@ -38,7 +38,13 @@ from .worker_link import Death, WorkerLink
 _LOGGER = logging.getLogger("forkpool")
 _DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment before its pidfd tells
 _CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own, or called exec"
+_ELSEWHERE = "its answer went to another file, which it (or what an earlier task left running) put in place of forkpool's pipe"
 _MALFORMED = "it wrote a malformed frame (this task, or what an earlier one left running, wrote to forkpool's file descriptors)"
+_NO_PIDFDS = (
+    "the system call pidfd_open (Linux 5.3) is missing, or a seccomp filter forbids it. The pool works; what is missing: when "
+    "its fork server is killed, the tasks that run at that moment fail with WorkerCrashedError."
+)
+_LEFT_ALONE = "its fork server was gone, and without pidfds nobody could tell when it ends"
 _NO_LOOK = "memory_limit cannot be watched (%s): a task that has one runs without it"
 _ROBBED = "its call was read by somebody else there, for the second time (what reads file descriptors that are not its own?)"
 _TOO_LARGE = "this process has no memory for its answer"
@@ -70,11 +76,12 @@ class Crew:
         self._init_payload = init_payload  # of the initializer's call, the same for each worker
         self.servers = Servers(config, reactor, self, gate, on_preload_failure)
         self._fd_server = FdServer(address, reactor, self._calls_of)
-        self.lookout = Lookout(machine, self.links, self._read_answers, self._hang_up)
+        self.lookout = Lookout(machine, self.links, self._read_answers, self._hang_up, self._on_answer_elsewhere)
         self._unflushed: dict[int, Worker] = {}  # by generation: was sent something that is not written yet
         self._dead: list[int] = []  # reported; their links are still needed for what the core decides
         self._warned = False
         self._warned_of_memory = False
+        self._warned_of_pidfds = False
 
     # --- actions ---------------------------------------------------------------------------------------
 
@@ -193,7 +200,7 @@ class Crew:
             elif link.ended():
                 self._report_unseen_death(generation)
             else:
-                link.note = _CLOSED
+                link.note = link.note or _CLOSED
                 link.kill()
 
     def worker_pids(self) -> dict[int, int]:
@@ -225,8 +232,7 @@ class Crew:
             return False
         except (EOFError, OSError):
             self._reactor.unwatch(link.answer_fd)
-            if link.patience_end is None and link.death is None:
-                link.patience_end = time.monotonic() + _DEATH_WAIT_S
+            self._on_channel_end(link)
             return False
         except MemoryError:
             self._reactor.unwatch(link.answer_fd)
@@ -235,6 +241,14 @@ class Crew:
             link.kill()
             return False
         return True
+
+    def _on_channel_end(self, link: WorkerLink) -> None:
+        if link.death is not None:
+            return
+        if link.was_left_alone:
+            link.patience_end = time.monotonic()
+        elif link.patience_end is None:  # without pidfds, the server has to wake before we know
+            link.patience_end = time.monotonic() + (SERVER_PATIENCE_S if link.without_pidfd else _DEATH_WAIT_S)
 
     def _process(self, generation: int, link: WorkerLink, answers: list[Answer]) -> None:
         while True:
@@ -259,6 +273,11 @@ class Crew:
             self._machine.on_malformed(worker)
         else:
             link.kill()
+
+    def _on_answer_elsewhere(self, worker: Worker) -> None:
+        link = self.links[worker.generation]
+        link.note = link.note or _ELSEWHERE
+        self._on_malformed(worker.generation, link, MalformedFrame(_ELSEWHERE))
 
     def _send_control(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
         link.send(kind, 0, payload)
@@ -300,7 +319,7 @@ class Crew:
         """No fork server reaped this one, and none killed its group."""
         link = self.links[generation]
         link.kill_group()
-        self._report_death(generation, Death(orphan_status(link.pidfd), None))
+        self._report_death(generation, Death(link.orphan_status(), None))
 
     def _report_death(self, generation: int, death: Death) -> None:
         link = self.links[generation]
@@ -328,13 +347,16 @@ class Crew:
     # --- facts: what the fork servers tell ---------------------------------------------------------------
 
     def on_spawned(self, generation: int, pid: int, pidfd: int) -> None:
-        """A worker was forked; its pidfd is ours now (-1: there was no room for it)."""
+        """A worker was forked; its pidfd, or what stands in for it, is ours now (-1: there was no room for it)."""
         link = self.links[generation]
         if pidfd < 0:
             link.ask_server(Ask.KILL)
             self.on_spawn_failed(generation, "this process has no file descriptors left")
             return
-        link.pid, link.pidfd, link.seat, link.patience_end = pid, pidfd, (pid, link.slot), None
+        link.begin(pid, pidfd)
+        if link.without_pidfd and not self._warned_of_pidfds:
+            self._warned_of_pidfds = True
+            _LOGGER.warning("%s", _NO_PIDFDS)
         try:
             self._watch(generation, link)
         except OSError as error:
@@ -366,10 +388,19 @@ class Crew:
         link.orphan = True
         if link.pidfd < 0:
             self.on_spawn_failed(generation, reason)
+        elif link.death is None and link.was_left_alone:
+            self._end_orphan(link)
         elif link.death is None:
             self.servers.guard(link)
             if link.ended():  # asked now: if it lives, its pid was its own when it was guarded
                 self._report_unseen_death(generation)
+
+    def _end_orphan(self, link: WorkerLink) -> None:
+        """The end of its channel tells that it is dead; something that it left may keep that open."""
+        self._reactor.unwatch(link.pidfd)
+        link.note = _LEFT_ALONE
+        link.kill_orphan()
+        link.patience_end = time.monotonic() + _DEATH_WAIT_S
 
     def on_renewed(self) -> None:
         """Another server forks from now on: what the last one forked is to be replaced."""

@@ -192,7 +192,8 @@ class Endings:
             oom_hint=self._oom.hint()
             if self._oom is not None and by_signal_9 and worker.doom is None and link.note is None
             else None,
-            note=link.note if by_signal_9 or link.has_hung_up else None,  # else the end that we saw coming was its own
+            # Else the end that we saw coming was its own.
+            note=link.note if by_signal_9 or link.has_hung_up or link.was_left_alone else None,
             pool_usable=not self._pool_is_closing(),
         )
 

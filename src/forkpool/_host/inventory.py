@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .._shared.pidfd import open_pidfd
 from ..future import ForkFuture
 from .process_facts import read_stat
 
@@ -128,8 +129,10 @@ def is_alive(process: ProcessSnapshot) -> bool:
 def wait_for_end(process: ProcessSnapshot, seconds: float) -> None:
     """Return when it has ended, or so many seconds have passed."""
     try:
-        fd = os.pidfd_open(process.pid)
+        fd = open_pidfd(process.pid)
     except OSError:  # it is gone; or there are no descriptors left, and we do not wait
+        return
+    if fd < 0:  # nothing to wait with
         return
     try:
         if is_alive(process):

@@ -38,11 +38,11 @@ def try_all(root: str = "/") -> tuple[Means, ...]:
 
 
 def _trials(root: str) -> Iterator[tuple[str, bool, str, Callable[[contextlib.ExitStack], None]]]:
-    yield "pidfd", True, "to know that a process has ended, and to kill that one and no other", _pidfd
     yield "memfd", True, "status pages of workers", _memfd
     yield "packet pipes", True, "tasks that are taken whole or not at all", _packet_pipe
     yield "eventfd", True, "to wake the supervisor thread", _eventfd
     yield "F_SETSIG lifeline", True, "nobody outlives a host that was killed", _lifeline
+    yield "pidfd", False, "tasks that go on when their fork server is killed (Linux 5.3)", _pidfd
     yield "/proc", False, _WITHOUT_PROC, lambda stack: _proc(root)
     yield "PIDFD_GET_INFO", False, "the exit status of a worker whose fork server was killed (Linux 6.15)", _pidfd_info
     yield "pidfd group signal", False, "to kill the process group of a worker that is gone (Linux 6.9)", _group_signal

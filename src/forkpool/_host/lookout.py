@@ -4,14 +4,17 @@ Runs in: host, supervisor thread. Reads pipes and status pages, tells the core w
 them; owns nothing.
 A task may read descriptors that are not its own, and so may a thread or a child that it left. A packet that it reads is gone:
 no answer comes and nobody dies, so the future would wait for ever. A clock says when to look, never what is lost.
-So it would if a task put another file in place of the worker's end of the pipe. Such a worker has no descriptor of the pipe any
-more; it is killed, and all that it was sent is still there.
+So it would if a task put another file in place of the worker's end of the pipe. Such a worker is killed, and all that it was
+sent is still there. And so it would if the task's answer went to such a file: then the task is to blame. (A worker looks for
+itself when a task took so long that nobody looks here any more.)
 
 Hard part: a worker that has read a packet and not noted it yet looks like one that was robbed. What is certain:
 - An answer proves that what was sent before was answered or lost: the worker takes one after the other, and the answer's stamp
   counts the bytes of all answers before it (`on_skipped`).
 - The pipe is empty, and after that the page names a task that is at work: the worker had not come to those behind it.
 - The page names a task, and all answers that the worker told of are here: those before it are lost.
+- The page says that the answer was written, or names a later task that has not come to its answer, and not all that was told of
+  by then is here: the rest went elsewhere.
 - Else the worker is about to read, or to note what it read. So we hang up: the end of a file is what nobody can steal. A worker
   that waits leaves, and its page tells what it took (`never_took`); one that was merely slow does that task, and leaves then.
 Tests: tests/process/test_stolen_packets.py, tests/unit/test_machine_losses.py
@@ -25,6 +28,7 @@ from collections.abc import Callable
 
 from .._core.machine import PoolMachine
 from .._core.states import Worker
+from .._shared.status_page import Stage
 from .worker_link import WorkerLink
 
 _LOGGER = logging.getLogger("forkpool")
@@ -45,17 +49,20 @@ class Lookout:
         links: dict[int, WorkerLink],
         read_answers: Callable[[int], bool],
         hang_up: Callable[[WorkerLink], None],
+        give_up: Callable[[Worker], None],
     ) -> None:
         """
         Args:
             read_answers: Processes answers of the worker of this generation; False: nothing more is there.
             hang_up: Closes our end of the task pipe.
+            give_up: The first task of this worker has written its answer elsewhere.
         """
         self.due: float | None = None  # monotonic seconds: when `look` is needed
         self._machine = machine
         self._links = links
         self._read_answers = read_answers
         self._hang_up = hang_up
+        self._give_up = give_up
 
     def on_sent(self) -> None:
         """Something was sent to some worker."""
@@ -83,12 +90,17 @@ class Lookout:
         if now - worker.head_since < LOOK_AFTER_S:
             return worker.head_since + LOOK_AFTER_S
         is_empty = link.all_was_read()  # first: see the head
-        present, is_at_work = link.present_task()
+        present, stage, announced = link.present_task()
         while self._read_answers(worker.generation):
             pass
         seqs = [task.seq for task in worker.tasks if task.seq and task.seq not in link.void]
         if present in seqs:
-            self._tell(worker, _lost(seqs, present, before=link.has_all_answers(), behind=is_empty and is_at_work))
+            has_written = stage is Stage.ANSWERED or (present != seqs[0] and stage in (Stage.LOADING, Stage.RUNNING))
+            if has_written and link.lacks(announced):
+                self._give_up(worker)
+            else:
+                before, behind = link.has_all_answers(), is_empty and stage.is_work
+                self._tell(worker, _lost(seqs, present, before=before, behind=behind))
         elif is_empty and now - worker.head_since >= LOOK_AFTER_S and seqs:
             self._hang_up(link)
             self._machine.on_unreliable(worker)

@@ -1,6 +1,6 @@
 """What the kernel tells of a process, and how it is signalled: through its pidfd, never one that got the number later.
 
-Runs in: host, any thread. Owns nothing.
+Runs in: host, any thread. Owns nothing. What is called a pidfd here may be what stands in for one, see `_shared.pidfd`.
 Tests: tests/unit/test_worker_link.py, tests/process/test_diagnostics.py, tests/process/test_degraded.py
 """
 
@@ -17,6 +17,7 @@ class Stat(NamedTuple):
 
     name: str
     state: str  # a letter
+    parent: int
     started: int  # ticks since boot: tells it from a later process of that number
 
 
@@ -28,7 +29,7 @@ def read_stat(pid: int) -> Stat | None:
     except OSError:
         return None
     fields = tail.split()
-    return Stat(head.partition("(")[2], fields[0], int(fields[19])) if fields else None
+    return Stat(head.partition("(")[2], fields[0], int(fields[1]), int(fields[19])) if fields else None
 
 
 def has_open(pid: int, fd: int) -> bool | None:
@@ -37,6 +38,14 @@ def has_open(pid: int, fd: int) -> bool | None:
         pipe = os.readlink(f"/proc/self/fd/{fd}")
         folder = f"/proc/{pid}/fd"  # links are read, not followed: a file system that is gone would keep us waiting
         return any(_target(f"{folder}/{name}") == pipe for name in os.listdir(folder))
+    except OSError:
+        return None
+
+
+def leads_to(pid: int, number: int, fd: int) -> bool | None:
+    """Is that descriptor of the process one of the pipe that we have open as `fd`? None: it has no such, or nobody can tell."""
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{number}") == os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return None
 
@@ -61,7 +70,7 @@ def send_signal(pidfd: int, pid: int, number: int) -> bool:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass
-    except OSError:  # a seccomp filter: only while the process is known to be there
+    except (OSError, AttributeError):  # no such call, a seccomp filter, no pidfd: only while the process is known to be there
         return has_ended(pidfd) or _kill(pid, number)
     return True
 

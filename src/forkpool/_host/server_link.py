@@ -1,7 +1,7 @@
 """The host's end of its fork server.
 
-Runs in: host, supervisor thread. A `ServerLink` owns two descriptors: the control socket and the server's pidfd. What
-workers need also when their server is gone, lifeline and relay, is in `pool_lines`: one for all servers of a pool.
+Runs in: host, supervisor thread. A `ServerLink` owns two descriptors: the control socket and the server's pidfd (-1 where the
+system has none). What workers need also when their server is gone is in `pool_lines`: one for all servers of a pool.
 The server is started by exec in a session of its own. `-c` puts an empty entry (the cwd) on `sys.path`, where a user's
 `random.py` would hide the standard library's: the first statement takes it out again.
 Tests: tests/process/test_lifeline.py, tests/process/test_fork_server.py, tests/process/test_shortage.py
@@ -10,7 +10,6 @@ Tests: tests/process/test_lifeline.py, tests/process/test_fork_server.py, tests/
 from __future__ import annotations
 
 import _socket
-import errno
 import os
 import pickle
 import signal
@@ -22,6 +21,7 @@ from typing import Any
 
 from .._core.control import PACKET, Ask, Report, Tell, pack_request, unpack_report
 from .._shared.descriptors import close_all, recv_packet, send_packet
+from .._shared.pidfd import open_pidfd
 from .pool_lines import PoolLines
 from .process_facts import read_stat, send_signal
 from .spawned import SpawnedProcess, inheritable
@@ -35,11 +35,6 @@ _BOOT = (
 
 
 NONSENSE = "the fork server sent a malformed message (a preloaded module wrote to forkpool's file descriptors)"
-_NO_PIDFD = (
-    "the system call pidfd_open (Linux 5.3) is missing, or a seccomp filter forbids it. forkpool needs it to know that a "
-    "process has ended, and to kill that one and no other; `python -m forkpool doctor` tells what else there is. "
-    "FORKPOOL_INLINE=1 runs calls without worker processes"
-)
 _WITH_DESCRIPTOR = (Tell.SPAWNED, Tell.PRELOAD_FAILED)
 
 
@@ -72,7 +67,9 @@ class ServerLink:
             end.setblocking(True)  # whatever the program told socket.setdefaulttimeout()
         for_server = [their_socket.detach()]  # the server's; closed here
         try:
-            for_server.append(_pidfd_open(os.getpid()))
+            host_fd = open_pidfd(os.getpid())
+            # The lifeline also ends with us, unless a fork of ours keeps it open; the server knows what else to look at.
+            for_server.append(host_fd if host_fd >= 0 else os.dup(lines.lifeline_read))
             for_server.append(_memory_file(pickle.dumps(snapshot)))
             theirs, host_fd, config_fd = for_server
             self._process = _start(command, snapshot, (theirs, lines.lifeline_read, host_fd, config_fd, lines.relay.child_fd))
@@ -105,7 +102,7 @@ class ServerLink:
     def receive(self) -> tuple[Report, int]:
         """The next report and its descriptor (the caller owns it; -1: none, or no room for it here).
 
-        SPAWNED brings the worker's pidfd, PRELOAD_FAILED a file.
+        SPAWNED brings the worker's pidfd, or what stands in for it, PRELOAD_FAILED a file.
 
         Raises:
             BlockingIOError: None is waiting.
@@ -136,11 +133,13 @@ class ServerLink:
 
     def kill(self) -> bool:
         """SIGKILL the server. Its workers live on; their lifelines still hang on the host. False: we may not."""
-        return self.pidfd < 0 or send_signal(self.pidfd, self.pid, signal.SIGKILL)
+        if self.pidfd < 0:
+            return self._process.kill()
+        return send_signal(self.pidfd, self.pid, signal.SIGKILL)
 
     def kill_if_stopped(self) -> bool:
         """Kill a server that was stopped by a signal (not one that a debugger holds); whether that was done."""
-        stat = read_stat(self.pid) if self.pidfd >= 0 else None
+        stat = None if self._process.is_reaped else read_stat(self.pid)
         return stat is not None and stat.state == "T" and self.kill()
 
     def how_it_ended(self) -> str:
@@ -156,7 +155,7 @@ class ServerLink:
         self._control.close()  # whom we may not kill ends now, and its workers with it
         self._process.wait()
         fd, self.pidfd = self.pidfd, -1  # first: a fork of the host that comes now leaves the number alone
-        close_all([fd])
+        close_all([fd] if fd >= 0 else [])
 
 
 def _start(command: list[str], snapshot: dict[str, Any], fds: tuple[int, ...]) -> SpawnedProcess:
@@ -170,18 +169,9 @@ def _start(command: list[str], snapshot: dict[str, Any], fds: tuple[int, ...]) -
     return SpawnedProcess([*command, "-c", boot], snapshot["environ"], fds)
 
 
-def _pidfd_open(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EPERM):
-            raise
-        raise OSError(error.errno, f"{error.strerror}: {_NO_PIDFD}") from error
-
-
 def _pidfd_of(process: SpawnedProcess) -> int:
     try:
-        return os.pidfd_open(process.pid)
+        return open_pidfd(process.pid)
     except OSError:  # other threads took the last descriptors meanwhile
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

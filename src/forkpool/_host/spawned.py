@@ -30,7 +30,7 @@ class SpawnedProcess:
             OSError: There is no such program, or no process or memory to be had.
         """
         self.exitcode: int | None = None  # as subprocess counts it; None before `wait`, and if somebody else reaped it
-        self._is_reaped = False
+        self.is_reaped = False  # by `wait`
         actions: list[tuple[object, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds]  # onto itself: clears close-on-exec
         self.pid = os.posix_spawn(
@@ -43,11 +43,23 @@ class SpawnedProcess:
             setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which CPython ignores
         )
 
+    def kill(self) -> bool:
+        """SIGKILL it, without a pidfd: as long as it is our child, the number is its own. False: we may not."""
+        try:
+            if self.is_reaped or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+            os.kill(self.pid, signal.SIGKILL)
+        except (ChildProcessError, ProcessLookupError):  # it has ended, and somebody else reaped it
+            return True
+        except PermissionError:
+            return False
+        return True
+
     def wait(self) -> None:
         """Reap it. Blocks until it has ended."""
-        if self._is_reaped:
+        if self.is_reaped:
             return
-        self._is_reaped = True
+        self.is_reaped = True
         try:
             _, status = os.waitpid(self.pid, 0)
         except ChildProcessError:  # a waitpid(-1) elsewhere in the program, or SIGCHLD is ignored

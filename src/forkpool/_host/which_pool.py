@@ -53,9 +53,9 @@ def check_platform() -> None:
     """Raise RuntimeError where there can be no worker processes."""
     if sys.platform == "win32":
         raise RuntimeError(f"forkpool needs fork, which Windows does not have: {_INSTEAD}")
-    if not (hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")):
+    if not hasattr(os, "memfd_create"):
         raise RuntimeError(
-            f"forkpool needs Linux 5.3 or newer (pidfd, memfd, packet pipes), and this is {sys.platform}: {_INSTEAD}"
+            f"forkpool needs Linux with memfd_create and packet pipes, which this Python on {sys.platform} lacks: {_INSTEAD}"
         )
 
 

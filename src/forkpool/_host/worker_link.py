@@ -6,7 +6,10 @@ end, a read end of the same pipe, the answer pipe's read end, the worker's pidfd
 Hard part: what a worker that died had taken. What still lies in its task pipe it had not, see `task_sender`. But a
 worker that dies between two tasks may take a frame with it. Then the status page, on which a worker notes a task before it does
 anything else with it, tells that it never began (`never_took`).
-Tests: tests/process/test_crash.py, tests/unit/test_worker_link.py
+
+Where there are no pidfds, the fork server tells that a worker has ended, through a pipe that stands in for one. Once the server
+is gone that pipe tells nothing, and nobody would learn of the worker's end: it is killed then (`kill_orphan`).
+Tests: tests/process/test_crash.py, tests/unit/test_worker_link.py, tests/process/test_without_pidfds.py
 """
 
 from __future__ import annotations
@@ -21,16 +24,19 @@ from typing import TYPE_CHECKING
 from .._core.control import Ask
 from .._core.wire import Answer, AnswerReader, Kind, MalformedFrame
 from .._shared.descriptors import close_all
+from .._shared.pidfd import is_stand_in
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
+from .exit_status import orphan_status, reap
 from .private_memory import private_memory
-from .process_facts import has_ended, has_open, send_signal
-from .server_link import ServerGone, ServerLink
+from .process_facts import has_ended, has_open, leads_to, read_stat, send_signal
+from .server_link import SERVER_PATIENCE_S, ServerGone, ServerLink
 from .task_sender import TaskSender
 
 if TYPE_CHECKING:
     from ..future import Run
 
 _READ_BYTES = 1 << 16
+_LOOKS = 10  # arbitrary: between two reads of ours a worker hardly ever gets on, unless something scribbles on its page
 SIGNAL_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 
 
@@ -46,8 +52,9 @@ class WorkerLink:
     """Channel, status page and pidfd of one worker."""
 
     __slots__ = (
-        "_answer_fd", "_lifeline", "_page", "_reader", "_sender", "answered", "child_fds", "death", "generation", "is_full",
-        "is_robbed", "note", "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void", "without_proc",
+        "_answer_fd", "_born", "_lifeline", "_page", "_reader", "_sender", "answered", "child_fds", "death", "generation",
+        "is_full", "is_robbed", "note", "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void",
+        "without_pidfd", "without_proc",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -56,7 +63,9 @@ class WorkerLink:
         self.generation = 0  # what that one calls it
         self.pid = 0
         self.seat = (0, slot)  # pid and slot: one record for all tasks of this worker
-        self.pidfd = -1  # ours from `on_spawned` to `close`
+        self.pidfd = -1  # or what stands in for it; ours from `begin` to `close`
+        self.without_pidfd = False
+        self._born: int | None = None  # only without a pidfd: tells the worker from a later process of its number
         self.note: str | None = None  # why we killed it, when a task was not the reason
         self.death: Death | None = None
         # Monotonic seconds: then we stop waiting for what must follow (to a request to fork, to a death).
@@ -91,6 +100,13 @@ class WorkerLink:
         self.child_fds: tuple[int, ...] = (task_read, answer_write, page_fd)  # the worker's; closed here once they were sent
         if self.without_proc:
             self.child_fds += (lifeline,)
+
+    def begin(self, pid: int, pidfd: int) -> None:
+        """It was forked. Called while the fork server has not reaped it."""
+        self.pid, self.pidfd, self.seat, self.patience_end = pid, pidfd, (pid, self.slot), None
+        self.without_pidfd = is_stand_in(pidfd)
+        if self.without_pidfd and (stat := read_stat(pid)) is not None:
+            self._born = stat.started
 
     @property
     def fds(self) -> list[int]:
@@ -143,12 +159,24 @@ class WorkerLink:
 
     def can_read(self) -> bool:
         """Does the worker still have its end of the pipe? A task may have put another file in its place. True if unknown."""
-        return has_open(self.pid, self._sender.untaken_fd) is not False
+        ours, theirs = self._sender.untaken_fd, self._page.task_fd()
+        if theirs is not None and leads_to(self.pid, theirs, ours) is False:
+            return False
+        return has_open(self.pid, ours) is not False
 
-    def present_task(self) -> tuple[int, bool]:
-        """The last task that the worker took, and whether it is still at work on it."""
-        seq = self._page.noted()
-        return seq, Stage.LOADING <= self._page.stage(seq) <= Stage.ENCODING
+    def present_task(self) -> tuple[int, Stage, int]:
+        """The last task that the worker took, how far it is with it, and how many bytes of answers it had told of by then."""
+        page = self._page
+        for _ in range(_LOOKS):
+            seq = page.noted()
+            stage, announced = page.stage(seq), page.announced()
+            if (seq, stage) == (page.noted(), page.stage(seq)):
+                return seq, stage, announced
+        return seq, stage, 0
+
+    def lacks(self, announced: int) -> bool:
+        """Have fewer bytes of answers come than that?"""
+        return self._reader.seen < announced
 
     def has_all_answers(self) -> bool:
         """Has everything come that the worker has written or is about to write?"""
@@ -210,7 +238,12 @@ class WorkerLink:
 
     def ended(self) -> bool:
         """Is the process gone, whatever its grandchildren keep open?"""
-        return has_ended(self.pidfd)
+        return has_ended(self.pidfd) or (self.without_pidfd and self._is_zombie())
+
+    def _is_zombie(self) -> bool:
+        """Has it ended, though its fork server has not come to tell? As long as that one has not, the number is its own."""
+        stat = read_stat(self.pid)
+        return stat is not None and stat.state in "ZX"
 
     def private_memory(self) -> int | None:
         """Bytes that the worker has for itself; None: it has ended.
@@ -259,10 +292,12 @@ class WorkerLink:
     # --- signals
 
     def kill(self) -> bool:
-        """SIGKILL, through the pidfd: never a process that got the number later. The fork server kills the group.
+        """SIGKILL, and never a process that got the number later. The fork server kills the group.
 
         False: we may not. The fork server was asked, if there is one; it may be stopped.
         """
+        if self.without_pidfd and self.patience_end is None:
+            self.patience_end = time.monotonic() + SERVER_PATIENCE_S  # only the server will tell, and it may be stopped
         if self.pidfd < 0 or send_signal(self.pidfd, self.pid, signal.SIGKILL):
             return True
         self.ask_server(Ask.KILL)
@@ -282,10 +317,32 @@ class WorkerLink:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL, None, SIGNAL_GROUP)
         except ProcessLookupError:
             pass  # nobody is left in it
-        except OSError:  # EINVAL before Linux 6.9: only while the leader still holds the number
+        except (OSError, AttributeError):  # EINVAL before Linux 6.9: only while the leader still holds the number
             if not self.ended():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pid, signal.SIGKILL)
+
+    @property
+    def was_left_alone(self) -> bool:
+        """Was it killed because its fork server was gone?"""
+        return self.without_pidfd and self.orphan
+
+    def kill_orphan(self) -> None:
+        """The worker's whole group, when there is no pidfd and its fork server is gone: nobody would tell of its end."""
+        lifeline, self._lifeline = self._lifeline, -1
+        close_all([lifeline] if lifeline >= 0 else [])  # the kernel kills
+        stat = read_stat(self.pid)
+        if stat is not None and stat.started == self._born:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def orphan_status(self) -> int | None:
+        """The wait status of this worker, which has ended and which no fork server reaped; None: nobody can tell."""
+        if not self.without_pidfd:
+            return orphan_status(self.pidfd)
+        stat = read_stat(self.pid)
+        is_our_child = stat is not None and stat.started == self._born and stat.parent == os.getpid()
+        return reap(os.P_PID, self.pid) if is_our_child else None
 
     def terminate(self) -> None:
         """SIGTERM that is meant for this worker: its default action, or the task's own handler."""

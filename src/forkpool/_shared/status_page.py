@@ -21,10 +21,11 @@ LINE_BYTES = 8192  # room for each: as long as what the interpreter's own stream
 TAIL = _LINES + 2 * LINE_BYTES  # where faulthandler's text begins
 SIZE = TAIL + 60 * 1024  # what is never written takes no memory
 _LENGTH_OF_LINE = 15  # the words of their lengths: behind this one
-_SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING, _ANNOUNCED, _STAMP = range(7)
+_SEQ, _STAGE, _STARTED_NS, _TERMINATE, _READING, _ANNOUNCED, _STAMP, _TASK_FD = range(8)
 _BEGAN = 32  # from this word on: when each of the last tasks began, the n-th one of the worker at n modulo their number
 BEGAN_ROOM = 32  # a power of two, and more than a worker can have answered and begun without the host having read of it
 _FAULT = b"Fatal Python error: "  # how faulthandler's text begins
+_A_NUMBER = 1 << 62  # beside a descriptor's: no page that was overwritten looks like that
 NOTHING_YET = (1 << 63) | 0x464F524B  # in the place of a seq: arbitrary, but neither a seq nor zeros
 
 
@@ -36,6 +37,11 @@ class Stage(IntEnum):
     RUNNING = 2
     ENCODING = 3  # pickling the result
     ANSWERED = 4
+
+    @property
+    def is_work(self) -> bool:
+        """Is the worker busy with it?"""
+        return Stage.LOADING <= self <= Stage.ENCODING
 
 
 _LOADING = int(Stage.LOADING)  # to look up a member of an enum takes as long as the rest of `take`
@@ -86,6 +92,10 @@ class StatusPage:
         words[_STAGE] = _LOADING
         words[_SEQ] = seq
 
+    def read_from(self, fd: int) -> None:
+        """The worker reads its calls from this descriptor."""
+        self._words[_TASK_FD] = _A_NUMBER | fd
+
     def read_on(self, seq: int) -> None:
         """The worker reads a large call: room for it may cost the worker its life, so blame begins before `take`."""
         self._words[_READING] = seq
@@ -132,6 +142,11 @@ class StatusPage:
     def noted(self) -> int:
         """The seq of the last task that the worker took; `NOTHING_YET` if there is none."""
         return self._words[_SEQ]
+
+    def task_fd(self) -> int | None:
+        """Which descriptor the worker reads its calls from; None: it has not said so yet, or its page is overwritten."""
+        fd = self._words[_TASK_FD] ^ _A_NUMBER
+        return fd if fd < 1 << 31 else None
 
     def began_ns(self, count: int) -> int:
         """When (monotonic nanoseconds) the worker took its task of this number, from 0. Ask when its answer is read."""
