@@ -205,7 +205,6 @@ def test_an_answer_that_goes_elsewhere_is_not_waited_for(
         error = guilty.exception()
         assert type(error) is WorkerCrashedError
         assert error.may_have_run in ("maybe", "yes")
-        assert length == "long" or "its answer went to another file" in str(error)
         ends = [future.exception() for future in behind]
         assert all(end is None or type(end) is WorkerCrashedError for end in ends)
         assert ex.submit(tasks.add, 1, 1).result() == 2
