@@ -96,6 +96,7 @@ class SignalWatch:
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
         _signal.set_wakeup_fd(self._rope, warn_on_full_buffer=False)
         _have_end_of_parent_signalled(_signal.SIGCHLD)
+        os.write(self._rope, b"\0")  # look at once: no signal comes for what happened before
 
     def add(self, pid: int) -> tuple[int, int]:
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
