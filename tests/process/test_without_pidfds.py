@@ -231,6 +231,27 @@ def test_the_host_is_killed(case: str, start: Callable[..., Script], gate: Gate)
     script.finish(status=-9)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="unshare --pid wants root")
+def test_the_host_is_pid_1_and_its_fork_server_is_killed(start: Callable[..., Script]) -> None:
+    """The workers become its children, and nobody else reaps them."""
+    script = start(
+        f"""
+import {MODULE}
+import forkpool
+assert os.getpid() == 1
+with forkpool.ForkPoolExecutor(2, preload=({MODULE!r},)) as ex:
+    server = ex.submit(os.getppid).result()
+    os.kill(server, 9)
+    mark("results", [f.result() for f in [ex.submit(abs, -n) for n in range(5)]])
+pids = [pid for pid in os.listdir("/proc") if pid.isdigit() and pid != "1"]
+mark("left", [open(f"/proc/{{pid}}/stat").read().split()[2] for pid in pids])
+""",
+        prefix=["unshare", "--pid", "--fork", "--mount-proc"],
+    ).finish()
+    assert script.value("results") == "[0, 1, 2, 3, 4]"
+    assert script.value("left") == "[]"
+
+
 def test_no_descriptors_for_a_stand_in(tmp_path: Path, start: Callable[..., Script]) -> None:
     """Here, or in the fork server: the pool makes do with the workers that it has."""
     script = start(f"""

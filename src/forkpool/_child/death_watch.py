@@ -93,19 +93,23 @@ class SignalWatch:
         self._host_pid = host_pid
         self._bell, self._rope = map(move_high, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
         poll.register(self._bell, EPOLLIN)
-        _signal.signal(_signal.SIGCHLD, lambda *_: None)
         _signal.set_wakeup_fd(self._rope, warn_on_full_buffer=False)
         _have_end_of_parent_signalled(_signal.SIGCHLD)
-        os.write(self._rope, b"\0")  # look at once: no signal comes for what happened before
+        self._take_signal()
+
+    def _take_signal(self) -> None:
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        os.write(self._rope, b"\0")  # look at once: we are told nothing of what happened before
 
     def add(self, pid: int) -> tuple[int, int]:
+        self._take_signal()  # again: gevent's `os.fork`, where it is preloaded, takes it away
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         return write, read
 
     def ended(self, ready: set[int], workers: Workers) -> Iterable[int]:
         if self._bell not in ready:
             return ()
-        os.read(self._bell, _BELL_BYTES)
+        os.read(self._bell, _BELL_BYTES)  # if more is there, it rings again
         return [fd for fd, (_, pid, _) in workers.items() if _has_ended(pid)]
 
     def drop(self, fd: int) -> None:

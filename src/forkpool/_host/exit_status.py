@@ -23,14 +23,14 @@ _REAP_WAIT_MS = 100  # init reaps an orphan at once; a busy one may not, and the
 
 def orphan_status(pidfd: int) -> int | None:
     """The wait status of a process that has ended, or None."""
-    status = reap(os.P_PIDFD, pidfd)
+    status = reap(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     return status if status is not None else _kept_by_kernel(pidfd)
 
 
-def reap(kind: int, number: int) -> int | None:
+def reap(kind: int, number: int, options: int) -> int | None:
     """The wait status of a child of ours that has ended; None: it is none, or has not. Arguments as of waitid(2)."""
     try:
-        result = os.waitid(kind, number, os.WEXITED | os.WNOHANG)
+        result = os.waitid(kind, number, options)
     except OSError:
         return None
     if result is None:

@@ -333,8 +333,10 @@ class WorkerLink:
         close_all([lifeline] if lifeline >= 0 else [])  # the kernel kills
         stat = read_stat(self.pid)
         if stat is not None and stat.started == self._born:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            try:
                 os.killpg(self.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                self._born = None  # not ours to wait for
 
     def orphan_status(self) -> int | None:
         """The wait status of this worker, which has ended and which no fork server reaped; None: nobody can tell."""
@@ -342,7 +344,7 @@ class WorkerLink:
             return orphan_status(self.pidfd)
         stat = read_stat(self.pid)
         is_our_child = stat is not None and stat.started == self._born and stat.parent == os.getpid()
-        return reap(os.P_PID, self.pid) if is_our_child else None
+        return reap(os.P_PID, self.pid, os.WEXITED) if is_our_child else None  # it was killed, and is about to end
 
     def terminate(self) -> None:
         """SIGTERM that is meant for this worker: its default action, or the task's own handler."""
