@@ -148,6 +148,17 @@ attempt("callable", lambda: run(Square, 2).area() == 4)
 attempt("argument", lambda: run(lambda s, b: (s.area(), b.tag), Square(3), Base()) == (9, "base"))
 attempt("result", lambda: type(type(run(lambda: Base()))) is Registry and isinstance(run(lambda: Square(1)), Shape))
 """,
+    "made by Cython": """
+import numpy as np
+from sys import version_info
+from scipy import stats
+RNG = np.random.default_rng(5)
+attempt("callable", lambda: run(np.random.default_rng, 3).random() == np.random.default_rng(3).random()
+        and run(RNG.random) == np.random.default_rng(5).random() and run(stats.norm.cdf, 0) == 0.5)
+attempt("argument", lambda: run(lambda seeds, make: make(seeds[1]).bit_generator, np.random.SeedSequence(1).spawn(2),
+                                np.random.default_rng) is not None)
+attempt("result", lambda: run(lambda: (RNG, stats.norm(0, 1), version_info))[2] == version_info)
+""",
     "singleton": """
 class Missing:
     def __reduce__(self):

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from forkpool._shared import mp_support, rebuild, tracking
+from forkpool._shared.by_value_classes import is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
 from forkpool._shared.importable import by_reference, is_importable, resolves
 from forkpool._shared.plain import SCALARS
@@ -44,6 +45,7 @@ if missing := [name for name in PRIVATE_NEEDS if not hasattr(cloudpickle.Pickler
 _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
 _REBUILD_GLOBALS = vars(rebuild)
 _BASICS = ("__name__", "__package__", "__file__", "__path__")
+_OF_SYS = ("version_info", "flags", "float_info", "int_info", "hash_info", "thread_info")
 _SINGLEDISPATCH_CODE = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
 _LRU_CACHE = type(functools.lru_cache(len))
 _LRU_CACHE_OWN = frozenset({"__wrapped__", "__doc__", "__name__", "__qualname__", "__module__", "__annotations__",
@@ -207,15 +209,23 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self.as_global(obj) or (rebuild.make_named, _named_args(obj))
 
     def reduce_by_name(self, obj: Any) -> Reduced:
-        """Reduce an instance of a by-value class with its own `__reduce__`, which may give just a name."""
+        """Reduce an object whose own `__reduce__` may give just a name: that of a global in the *object's* module.
+
+        The type of a function of Cython lives in a module that nobody can import (`_cython_3_2_4`), the function does not.
+        """
         reduced = obj.__reduce_ex__(5)
         if not isinstance(reduced, str):
             return reduced
-        module = sys.modules.get(type(obj).__module__)
+        module_name = getattr(obj, "__module__", None)
+        if resolves(obj, module_name, reduced):
+            return reduced
+        module = sys.modules.get(module_name) if isinstance(module_name, str) else None
         if obj is not self.root and module is not None and vars(module).get(reduced) is obj:
             space = tracking.key_of_globals(vars(module))
             if (reference := self.reference(space, reduced, obj)) is not None:
                 return reference
+        if is_made_in_c(type(obj)):
+            raise pickle.PicklingError(f"{module_name}.{reduced} cannot be imported by a worker, and is made in C")
         return rebuild.make_instance, (type(obj), dict(getattr(obj, "__dict__", {})))
 
     def reduce_sentinel(self, obj: Any) -> Reduced:
@@ -223,6 +233,10 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             if getattr(dataclasses, name, None) is obj:
                 return getattr, (dataclasses, name)
         return NotImplemented
+
+    def reduce_of_sys(self, obj: Any) -> Reduced:
+        """The types of `sys.version_info` and its like have no name."""
+        return next(((getattr, (sys, name)) for name in _OF_SYS if getattr(sys, name) is obj), NotImplemented)
 
     def reduce_socket(self, obj: Any) -> Reduced:
         return mp_support.reduce_socket(obj)
@@ -362,6 +376,7 @@ _HANDLERS: dict[Any, Callable[[ByValuePickler, Any], Reduced]] = {
     _LRU_CACHE: ByValuePickler.reduce_lru_cache,
     type(dataclasses.MISSING): ByValuePickler.reduce_sentinel,
     type(dataclasses.KW_ONLY): ByValuePickler.reduce_sentinel,
+    **{type(getattr(sys, name)): ByValuePickler.reduce_of_sys for name in _OF_SYS},
     io.TextIOWrapper: ByValuePickler.reduce_file,
     socket.socket: ByValuePickler.reduce_socket,
     **{

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import enum
+import pickle
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from forkpool._shared import rebuild
 from forkpool._shared.plain import is_plain
 
 _DROPPED = ("__dict__", "__weakref__", "_abc_impl", "__annotate_func__", "__annotations_cache__")
+_FLAGS_OF_PYTHON = 1 << 9 | 1 << 10  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_BASETYPE
+_SLOTS_OF_C = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
 _ENUM_DROPPED = frozenset(
     {"_member_names_", "_member_map_", "_value2member_map_", "_unhashable_values_", "_unhashable_values_map_",
      "_hashable_values_", "_member_type_", "_generate_next_value_", "_new_member_", "__new__"}
@@ -26,11 +29,34 @@ _ENUM_DROPPED = frozenset(
 
 
 def portions(cls: Any) -> list[tuple[str, Any]]:
-    """Return what the definition consists of: how to make the bare class, its code, each plain attribute."""
+    """Return what the definition consists of: how to make the bare class, its code, each plain attribute.
+
+    Raises:
+        PicklingError: The class is made in C, so that nothing here tells what its instances are.
+    """
+    if is_made_in_c(cls):
+        raise pickle.PicklingError(
+            f"the class {cls.__module__}.{cls.__qualname__} is made in C, and a worker would not find it under that name"
+        )
     make, attributes = _enum_parts(cls) if isinstance(cls, enum.EnumMeta) else _class_parts(cls)
     data = {name: value for name, value in attributes.items() if is_plain(value)}
     code = {name: value for name, value in attributes.items() if name not in data}
     return [("", Call(*make)), ("", code), *((name, {name: value}) for name, value in data.items())]
+
+
+def is_made_in_c(cls: Any) -> bool:
+    """Tell a class that C code made from one that a `class` statement made, as far as that can be seen.
+
+    The latter lives on the heap and may have subclasses; what C put into its dictionary (the descriptors of `__slots__`,
+    `__dict__` and `__weakref__`) neither calls the class's own slots nor makes its instances.
+    """
+    if cls.__flags__ & _FLAGS_OF_PYTHON != _FLAGS_OF_PYTHON:
+        return True
+    return any(
+        (type(value) in _SLOTS_OF_C and value.__objclass__ is cls)
+        or (type(value) is types.BuiltinFunctionType and value.__self__ is cls)
+        for value in vars(cls).values()
+    )
 
 
 class Call:

@@ -191,6 +191,9 @@ _LOCKS = ("lock", "RLock", "Condition", "Event", "Semaphore", "BoundedSemaphore"
 def kind_of(value: Any) -> str | None:
     """Return what a well-known object that cannot travel is, or None."""
     cls = type(value)
+    module = str(cls.__module__)  # types of C may have a descriptor there
+    if isinstance(value, type) and _has_no_name_and_no_body(value):
+        return "class-of-c"
     if isinstance(value, (types.GeneratorType, types.AsyncGeneratorType)):
         return "generator"
     if isinstance(value, types.CoroutineType):
@@ -203,21 +206,28 @@ def kind_of(value: Any) -> str | None:
         return "file"
     if isinstance(value, _loaded_class("_socket", "socket")):
         return _kind_of_socket(value)
-    if cls.__module__.startswith("asyncio.") and hasattr(value, "get_extra_info"):
+    if module.startswith("asyncio.") and hasattr(value, "get_extra_info"):
         return "transport"
-    if cls.__module__ in ("_thread", "threading") and cls.__name__ in _LOCKS:
+    if module in ("_thread", "threading") and cls.__name__ in _LOCKS:
         return "lock"
     if isinstance(value, _loaded_class("_thread", "_local")):
         return "thread-local"
     if isinstance(value, _loaded_class("threading", "Thread")):
         return "thread"
-    if cls.__module__.startswith("multiprocessing.") and is_of_fork_context(value):
+    if module.startswith("multiprocessing.") and is_of_fork_context(value):
         return "fork-context"
-    if cls.__module__.startswith("multiprocessing.") and _holds_fork_lock(value):
+    if module.startswith("multiprocessing.") and _holds_fork_lock(value):
         return "fork-context"
-    if cls.__name__ in ("Connection", "connection") and not cls.__module__.startswith("multiprocessing."):
+    if cls.__name__ in ("Connection", "connection") and not module.startswith("multiprocessing."):
         return "connection"
     return None
+
+
+def _has_no_name_and_no_body(cls: type) -> bool:
+    from forkpool._shared.by_value_classes import is_made_in_c
+    from forkpool._shared.importable import by_reference
+
+    return is_made_in_c(cls) and not by_reference(cls)
 
 
 def _kind_of_socket(value: Any) -> str:
@@ -235,6 +245,7 @@ def _holds_fork_lock(value: Any) -> bool:
 
 _INSIDE = "create it inside the task, or in an initializer that stores it in a global"
 _ADVICE = {
+    "class-of-c": "is {name}, a class that C code made and that no module holds under that name; look it up inside the task",
     "generator": "is a generator, which cannot leave its process; pass or return list(...) instead",
     "coroutine": "is a coroutine, which cannot leave its event loop; run it inside the task with asyncio.run()",
     "executor": "is an executor ({type}), which belongs to its process; make the function a plain function or a "
@@ -268,8 +279,12 @@ def advice_for(value: Any, exc: Exception) -> str:
     if kind == "socket" and isinstance(exc, OSError):
         kind = None  # there is no descriptor for a duplicate
     if kind is not None:
-        return _ADVICE[kind].format(type=type_name, repr=_short(getattr(value, "name", type_name)))
+        return _ADVICE[kind].format(type=type_name, name=_full_name(value), repr=_short(getattr(value, "name", type_name)))
     return f"(a {type_name}) cannot be pickled: {_reason(exc)}"
+
+
+def _full_name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else name_of(value)
 
 
 def _reason(exc: BaseException) -> str:
