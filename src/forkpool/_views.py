@@ -9,18 +9,19 @@ Tests: tests/contract/, tests/process/test_kill_and_timeout.py, test_cancel_runn
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 import time
+from _thread import TIMEOUT_MAX
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from ._callables import check_task
 from ._host.any_pool import AnyPool
 from ._shared.calls import run_chunk
-from .config import TaskOptions, task_options
+from .config import TaskOptions, map_arguments, task_options
 from .future import ForkFuture
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Submitter(Executor):
         Thread safe; may be called from signal handlers, finalizers, callbacks. An exception that interrupts it leaves
         the pool usable, and the call accepted or not.
         """
-        _check_callable(fn)
+        check_task(fn)
         return self._pool.submit(fn, args, kwargs, self._options)
 
     def map(
@@ -79,14 +80,9 @@ class Submitter(Executor):
             Whatever the call raised, from the iterator, when it reaches that item.
             ValueError, TypeError: An argument is wrong (caller's fault).
         """
-        _check_callable(fn)
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-        end = None if timeout is None else time.monotonic() + timeout
+        check_task(fn)
+        patience, chunksize, buffersize = map_arguments(timeout, chunksize, buffersize)
+        end = None if patience > TIMEOUT_MAX else time.monotonic() + patience
         items = zip(*iterables, strict=False)
         if chunksize == 1:
             return _results(self, (functools.partial(self.submit, fn), items), buffersize, end)
@@ -149,6 +145,10 @@ class Submitter(Executor):
         """Whose views these are."""
 
 
+for _method in (Submitter.submit, Submitter.map, Submitter.options):
+    _method.__qualname__ = _method.__name__  # in "submit() missing 1 required ...": the class is none that the user knows
+
+
 class OptionsView(Submitter):
     """A pool seen with options for each call. Made by `ForkPoolExecutor.options`; keeps the pool alive."""
 
@@ -162,25 +162,6 @@ class OptionsView(Submitter):
 
     def _executor_of_views(self) -> ForkPoolExecutor:
         return self._executor
-
-
-def _check_callable(fn: Callable[..., Any]) -> None:
-    if not callable(fn):
-        raise TypeError(f"submit and map need a callable, not {type(fn).__name__}: pass the function itself, not its result")
-    inner: Any = fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    flags = getattr(getattr(inner, "__code__", None), "co_flags", 0)
-    if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
-        raise TypeError(
-            f"{inner.__qualname__!r} is an async function: a worker has no event loop. Submit a function that calls "
-            "asyncio.run(...), or await it where the loop is."
-        )
-    if flags & inspect.CO_GENERATOR:
-        raise TypeError(
-            f"{inner.__qualname__!r} is a generator function: a generator cannot leave its process. Submit a function that "
-            "returns list(...) of it."
-        )
 
 
 def _chunks(items: Iterable[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:

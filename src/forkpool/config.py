@@ -7,15 +7,20 @@ Tests: tests/unit/test_config.py
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
+from ._callables import check_initializer
+
 Serializer = Literal["auto", "pickle", "cloudpickle"]
 _SERIALIZERS = ("auto", "pickle", "cloudpickle")
 Pin = Literal["auto"] | bool | tuple[tuple[int, ...], ...]
 Threads = Literal["auto"] | int | None
+MOST_WORKERS = 1 << 16  # arbitrary: more than any machine can run; a slot costs the host some 150 bytes, used or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,8 @@ def pool_config(
     Raises:
         TypeError, ValueError: The caller's fault; the message names the argument, what came, and what is right.
     """
-    if initializer is not None and not callable(initializer):
-        raise TypeError("initializer must be a callable")
+    if initializer is not None:
+        check_initializer(initializer)
     check_context(mp_context)
     if serializer not in _SERIALIZERS:
         raise ValueError(f"serializer must be one of {', '.join(map(repr, _SERIALIZERS))}, not {serializer!r}")
@@ -133,6 +138,43 @@ def task_options(
     return replace(before, **given)
 
 
+def map_arguments(timeout: object, chunksize: object, buffersize: object) -> tuple[float, int, int | None]:
+    """Check the arguments of `map()`. They may be what CPython 3.14 takes, which for numbers is also True and numpy's.
+
+    Returns:
+        Seconds (`math.inf`: no limit), items per task, results that are not yet yielded (None: no limit).
+    Raises:
+        TypeError, ValueError: The caller's fault.
+    """
+    chunk = _count_of_map("chunksize", chunksize, "an int", ">= 1")
+    buffer = None if buffersize is None else _count_of_map("buffersize", buffersize, "an integer or None", "None or > 0")
+    return _patience(timeout), chunk, buffer
+
+
+def _count_of_map(name: str, value: object, kind: str, least: str) -> int:
+    """A number of items, in CPython's words where it has some."""
+    number = int(value) if isinstance(value, bool) else _integer(value)
+    if number is None:
+        raise TypeError(f"{name} must be {kind}, not {_kind_of(value)}")
+    if number < 1:
+        raise ValueError(f"{name} must be {least}, not {_shown(number)}")
+    if number > sys.maxsize:
+        raise ValueError(f"{name} must be {least} and at most {sys.maxsize}, not {_shown(number)}")
+    return number
+
+
+def _patience(value: object) -> float:
+    """The `timeout` of a wait: no limit beyond what any clock can tell; what is negative has passed."""
+    if value is None:
+        return math.inf
+    if isinstance(value, type) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"timeout must be a number of seconds or None, not {_kind_of(value)}")
+    seconds = _as_float("timeout", cast("float", value))
+    if math.isnan(seconds):
+        raise ValueError("timeout must be a number of seconds or None, not nan")
+    return seconds
+
+
 def check_context(context: object) -> None:
     """Accept None, "forkserver", "spawn", and the contexts of those names; say why "fork" cannot be.
 
@@ -165,6 +207,17 @@ def _integer(value: object) -> int | None:
     if isinstance(value, (bool, type)) or not hasattr(value, "__index__"):
         return None
     return int(value.__index__())
+
+
+def _kind_of(value: object) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _shown(number: int | float) -> str:
+    """A number as text. Python refuses to write integers of some thousand digits."""
+    if isinstance(number, int) and number.bit_length() > 128:
+        return f"a number of {number.bit_length()} bits"
+    return repr(number)
 
 
 def _positive_int(name: str, value: object) -> int:
@@ -204,7 +257,7 @@ def _memory_limit(value: object) -> int | None:
     if number is None:
         raise TypeError(f"memory_limit must be a number of bytes as an int, such as 512 << 20, not {value!r}")
     if number <= 0:
-        raise ValueError(f"memory_limit must be more than 0 bytes, not {value!r}")
+        raise ValueError(f"memory_limit must be more than 0 bytes, not {_shown(number)}")
     return number
 
 
@@ -239,18 +292,24 @@ def _jitter(value: object, max_tasks: int | None) -> int:
 def _duration(name: str, value: object, *, zero: bool) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    try:
-        seconds = float(value)
-    except OverflowError:  # an int beyond all floats
-        seconds = math.nan
+    seconds = _as_float(name, value)
     if math.isnan(seconds) or seconds < 0 or (seconds == 0 and not zero):
-        raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'} seconds, not {value!r}")
+        raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'} seconds, not {_shown(value)}")
     return seconds
+
+
+def _as_float(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be seconds that a float can hold, not {_shown(value)}; math.inf is no limit") from None
 
 
 def _workers(value: object, pin: Pin, threads: Threads, count_cpus: Callable[[], int]) -> int:
     """How many slots; by default one for each named set, or as many as can run at a time with their threads."""
     count = None if value is None else _positive_int("max_workers", value)
+    if count is not None and count > MOST_WORKERS:
+        raise ValueError(f"max_workers must be at most {MOST_WORKERS}, not {_shown(count)}")
     if isinstance(pin, tuple):
         if count not in (None, len(pin)):
             raise ValueError(f"pin has CPUs for {len(pin)} workers, and max_workers is {count}: give as many, or leave it out")
@@ -305,6 +364,9 @@ def number_list(numbers: Iterable[int]) -> str:
 
 
 def _initargs(value: object) -> tuple[Any, ...]:
+    if isinstance(value, (str, bytes, bytearray, Mapping)):  # whose items nobody means
+        shown = repr(value) if len(value) < 20 else "..."
+        raise TypeError(f"initargs must be a tuple, not {type(value).__name__}; one argument is written initargs=({shown},)")
     try:
         return tuple(cast("tuple[Any, ...]", value))
     except TypeError:
@@ -336,6 +398,15 @@ def _env(value: object) -> Mapping[str, str] | None:
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(f"env must be a mapping of str to str; found {key!r}: {text!r}")
-        if not key or "=" in key or "\0" in key + text:
+        if not key or "=" in key or "\0" in key + text or not (_can_be_encoded(key) and _can_be_encoded(text)):
             raise ValueError(f"env has an entry that no environment can hold: {key!r}: {text!r}")
-    return MappingProxyType(dict(value))
+    # Exact strings: a class of the program's own could not be unpickled where nothing of it is imported yet.
+    return MappingProxyType({str.__str__(key): str.__str__(text) for key, text in value.items()})
+
+
+def _can_be_encoded(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -29,10 +29,10 @@ class ForkPoolExecutor(Submitter):
 
     Args:
         max_workers: Number of workers at most; None: as many as this process may use CPUs (affinity mask and cgroup quota,
-            rounded up).
+            rounded up). At most 65536.
         mp_context: For compatibility: None, or a "forkserver" or "spawn" context, which all mean the same here.
         initializer: Called in each worker before its first task. If it raises, the pool is broken, as in the standard library.
-        initargs: Its arguments.
+        initargs: Its arguments, in a tuple.
         max_tasks_per_child: Tasks after which a worker is replaced; None: never. While the last one runs, the replacement is
             started and initialized; it is on the same slot and gets its first task when the last one is answered.
         max_tasks_jitter: Each worker is replaced after up to so many tasks fewer, drawn anew for each, so that not all are

@@ -1,8 +1,8 @@
 """submit and map: the same on threads, on the standard library's processes and on forkpool.
 
 Differences, each with its reason:
-- An async or generator function: the standard library hands back a coroutine or generator (or fails to pickle it);
-  forkpool refuses in submit and says what to use, since nobody would run it.
+- An async or generator function: the standard library hands back a coroutine or generator (or fails to pickle it), and as an
+  initializer it does nothing; forkpool refuses it at once and says what to use, since nobody would run it.
 - map(buffersize=): the standard library has it from 3.14 on; forkpool on every Python.
 - A task that is not callable: threads and processes fail the future, forkpool may fail submit; TypeError both ways.
 - chunksize=0: threads ignore it, since they never chunk.
@@ -62,6 +62,10 @@ def generator() -> Any:
 def test_forkpool_refuses_what_nobody_would_run(fn: Any) -> None:
     with ForkPoolExecutor(1) as ex, pytest.raises(TypeError, match=fn.__name__):
         ex.submit(fn)
+    with ForkPoolExecutor(1) as ex, pytest.raises(TypeError, match=fn.__name__):
+        ex.map(fn, [])
+    with pytest.raises(TypeError, match=f"initializer '{fn.__name__}' is"):
+        ForkPoolExecutor(1, initializer=fn)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +131,45 @@ def test_map_with_chunks(make: Make, chunksize: int) -> None:
 def test_map_refuses_chunks_of_nothing(make_process_pool: Make, chunksize: int) -> None:
     with make_process_pool(1) as ex, pytest.raises(ValueError, match="chunksize must be >= 1"):
         ex.map(tasks.identity, [1], chunksize=chunksize)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"chunksize": 2.5}, "chunksize must be an int, not float"),
+        ({"chunksize": None}, "chunksize must be an int, not None"),
+        ({"chunksize": 2**70}, "chunksize must be >= 1 and at most "),
+        ({"buffersize": 2**70}, "buffersize must be None or > 0 and at most "),
+        ({"timeout": "1"}, "timeout must be a number of seconds or None, not str"),
+    ],
+)
+def test_map_names_a_wrong_argument(arguments: dict[str, Any], message: str) -> None:
+    taken = []
+
+    def items() -> Any:
+        taken.append(1)
+        yield 1
+
+    with ForkPoolExecutor(1) as ex, pytest.raises((TypeError, ValueError), match=message):
+        ex.map(tasks.identity, items(), **arguments)
+    assert taken == [], "nothing was read, nothing was submitted"
+
+
+def test_map_with_a_limit_beyond_any_clock() -> None:
+    with ForkPoolExecutor(1) as ex:
+        assert list(ex.map(tasks.identity, [1, 2], timeout=float("inf"))) == [1, 2]
+        assert list(ex.map(tasks.identity, [1, 2], timeout=1e300)) == [1, 2]
+
+
+def test_errors_of_python_name_what_was_called() -> None:
+    with ForkPoolExecutor(1) as ex:
+        for executor in (ex, ex.options(name="a view")):
+            with pytest.raises(TypeError, match=r"^submit\(\) missing 1 required positional argument: 'fn'"):
+                executor.submit()  # type: ignore[call-arg]
+            with pytest.raises(TypeError, match=r"^map\(\) missing 1 required positional argument: 'fn'"):
+                executor.map()  # type: ignore[call-arg]
+            with pytest.raises(TypeError, match=r"^options\(\) takes 1 positional argument but 2 were given"):
+                executor.options(5)  # type: ignore[misc]
 
 
 def reciprocal(number: int) -> float:

@@ -6,11 +6,14 @@ Runs in: pytest; pure.
 import dataclasses
 import math
 import multiprocessing
+import sys
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from forkpool.config import PoolConfig, TaskOptions, check_context, pool_config, task_options
+from forkpool.config import PoolConfig, TaskOptions, check_context, map_arguments, pool_config, task_options
 
 GOOD: dict[str, Any] = {
     "max_workers": 2,
@@ -61,8 +64,14 @@ BAD = [
         ValueError,
         "max_tasks_jitter must be less than max_tasks_per_child (3): a worker runs one at least",
     ),
+    ({"max_workers": 65537}, ValueError, "max_workers must be at most 65536, not 65537"),
+    ({"max_workers": 2**70}, ValueError, f"max_workers must be at most 65536, not {2**70}"),
     ({"initializer": 3}, TypeError, "initializer must be a callable"),
     ({"initargs": 3}, TypeError, "initargs must be a tuple, not int; one argument is written (x,)"),
+    ({"initargs": "ab"}, TypeError, "initargs must be a tuple, not str; one argument is written initargs=('ab',)"),
+    ({"initargs": b"ab"}, TypeError, "initargs must be a tuple, not bytes; one argument is written initargs=(b'ab',)"),
+    ({"initargs": "a" * 99}, TypeError, "initargs must be a tuple, not str; one argument is written initargs=(...,)"),
+    ({"initargs": {"a": 1}}, TypeError, "initargs must be a tuple, not dict; one argument is written initargs=({'a': 1},)"),
     ({"mp_context": "fork"}, ValueError, FORK),
     ({"mp_context": multiprocessing.get_context("fork")}, ValueError, FORK),
     ({"mp_context": "thread"}, ValueError, 'mp_context must be None, "forkserver" or "spawn", not \'thread\''),
@@ -84,6 +93,8 @@ BAD = [
     ({"env": {"A=B": "c"}}, ValueError, "env has an entry that no environment can hold: 'A=B': 'c'"),
     ({"env": {"": "c"}}, ValueError, "env has an entry that no environment can hold: '': 'c'"),
     ({"env": {"A": "\0"}}, ValueError, "env has an entry that no environment can hold: 'A': '\\x00'"),
+    ({"env": {"A": "\ud800"}}, ValueError, "env has an entry that no environment can hold: 'A': '\\ud800'"),
+    ({"env": {"\ud800": "a"}}, ValueError, "env has an entry that no environment can hold: '\\ud800': 'a'"),
     ({"grace_period": -0.1}, ValueError, "grace_period must be 0 or more seconds, not -0.1"),
     ({"grace_period": math.nan}, ValueError, "grace_period must be 0 or more seconds, not nan"),
     ({"grace_period": "5"}, TypeError, "grace_period must be a number of seconds, not str"),
@@ -104,7 +115,11 @@ BAD = [
     ({"threads_per_worker": 0}, ValueError, "threads_per_worker must be greater than 0"),
     ({"threads_per_worker": True}, TypeError, "threads_per_worker must be an int or None, not bool"),
     ({"threads_per_worker": "all"}, ValueError, "threads_per_worker must be \"auto\", a number or None, not 'all'"),
-    ({"grace_period": 10**400}, ValueError, f"grace_period must be 0 or more seconds, not {10**400}"),
+    (
+        {"grace_period": 10**400},
+        ValueError,
+        "grace_period must be seconds that a float can hold, not a number of 1329 bits; math.inf is no limit",
+    ),
 ]
 
 
@@ -122,6 +137,11 @@ def test_a_bad_argument_is_named(arguments: dict[str, Any], kind: type[Exception
         ({"timeout": 0}, ValueError, "timeout must be more than 0 seconds, not 0"),
         ({"timeout": -1}, ValueError, "timeout must be more than 0 seconds, not -1"),
         ({"timeout": math.nan}, ValueError, "timeout must be more than 0 seconds, not nan"),
+        (
+            {"timeout": 10**400},
+            ValueError,
+            "timeout must be seconds that a float can hold, not a number of 1329 bits; math.inf is no limit",
+        ),
         ({"memory_limit": 0}, ValueError, "memory_limit must be more than 0 bytes, not 0"),
         ({"memory_limit": -1}, ValueError, "memory_limit must be more than 0 bytes, not -1"),
         ({"memory_limit": True}, TypeError, "memory_limit must be a number of bytes as an int, such as 512 << 20, not True"),
@@ -164,6 +184,52 @@ def test_a_bad_option_is_named(arguments: dict[str, Any], kind: type[Exception],
     with pytest.raises(kind) as caught:
         task_options(TaskOptions(), **arguments)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"chunksize": 2.5}, TypeError, "chunksize must be an int, not float"),
+        ({"chunksize": "2"}, TypeError, "chunksize must be an int, not str"),
+        ({"chunksize": None}, TypeError, "chunksize must be an int, not None"),
+        ({"chunksize": 0}, ValueError, "chunksize must be >= 1, not 0"),
+        ({"chunksize": False}, ValueError, "chunksize must be >= 1, not 0"),
+        ({"chunksize": 2**70}, ValueError, f"chunksize must be >= 1 and at most {sys.maxsize}, not {2**70}"),
+        ({"buffersize": 2.5}, TypeError, "buffersize must be an integer or None, not float"),
+        ({"buffersize": "1"}, TypeError, "buffersize must be an integer or None, not str"),
+        ({"buffersize": 0}, ValueError, "buffersize must be None or > 0, not 0"),
+        ({"buffersize": 2**70}, ValueError, f"buffersize must be None or > 0 and at most {sys.maxsize}, not {2**70}"),
+        ({"timeout": "1"}, TypeError, "timeout must be a number of seconds or None, not str"),
+        ({"timeout": [1]}, TypeError, "timeout must be a number of seconds or None, not list"),
+        ({"timeout": float}, TypeError, "timeout must be a number of seconds or None, not type"),
+        ({"timeout": math.nan}, ValueError, "timeout must be a number of seconds or None, not nan"),
+        (
+            {"timeout": 10**400},
+            ValueError,
+            "timeout must be seconds that a float can hold, not a number of 1329 bits; math.inf is no limit",
+        ),
+    ],
+)
+def test_a_bad_argument_of_map_is_named(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        map_arguments(**{"timeout": None, "chunksize": 1, "buffersize": None, **arguments})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ((None, 1, None), (math.inf, 1, None)),
+        ((3, Index(), Index()), (3.0, 3, 3)),
+        ((-1.5, True, True), (-1.5, 1, 1)),
+        ((Fraction(1, 2), sys.maxsize, sys.maxsize), (0.5, sys.maxsize, sys.maxsize)),
+        ((Decimal("0.5"), 1, None), (0.5, 1, None)),
+        ((math.inf, 1, None), (math.inf, 1, None)),
+        ((Index(), 1, None), (3.0, 1, None)),
+    ],
+)
+def test_what_map_takes(given: tuple[Any, Any, Any], taken: tuple[Any, Any, Any]) -> None:
+    assert map_arguments(*given) == taken
 
 
 def test_defaults() -> None:
@@ -240,6 +306,15 @@ def test_env_is_a_copy_that_nobody_changes() -> None:
     assert made.env == {"A": "1"}
     with pytest.raises(TypeError):
         made.env["A"] = "3"  # type: ignore[index]
+
+
+def test_env_holds_what_any_process_can_read() -> None:
+    class Text(str):
+        pass
+
+    env = config(env={Text("A"): Text("ä€𝄞"), "bytes": "\udc80"}).env
+    assert env == {"A": "ä€𝄞", "bytes": "\udc80"}
+    assert {type(text) for pair in env.items() for text in pair} == {str}
 
 
 def test_options_are_frozen() -> None:
