@@ -9,12 +9,15 @@ step, `dict.setdefault` on `_meeting`, and what it answers tells who was first:
     an end       Nobody waits, nobody can begin to: who wants the condition finds that end, and first writes it himself, for the
                  other thread may be in the middle of that. Written twice, even late, it changes nothing (see `_write`).
                  From then on nothing changes any more, so the condition of such a future is one that locks nothing.
+In a fork of the process no future ends, and any of these locks may be held by a thread that does not exist there: whoever looks
+at a future first has it leave the host (`_leave_host`). So a fork costs nothing, however many futures wait.
 Tests: tests/unit/test_lazy_future.py
 """
 
 from __future__ import annotations
 
 import _thread
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -27,6 +30,8 @@ End = tuple[str, Any, BaseException | None, Any]  # state, result, exception, an
 
 class LazyFuture(Future[T]):
     """What a Future needs before somebody waits for it: nothing."""
+
+    _in_fork: bool = False  # the class's: this process was forked after the import, so futures may be another process's
 
     # What the base class sets in each new future.
     _state: str = PENDING
@@ -42,6 +47,8 @@ class LazyFuture(Future[T]):
 
     @property
     def _condition(self) -> Any:  # type: ignore[override]  # the base class's attributes are made on demand
+        if self._in_fork:
+            self._leave_host()
         first = self.__dict__.get("_meeting")
         if first is None:
             first = self.__dict__.setdefault("_meeting", _Meeting())
@@ -76,8 +83,13 @@ class LazyFuture(Future[T]):
 
     def done(self) -> bool:
         """Tell whether the call has ended, or was cancelled."""
+        if self._in_fork:
+            self._leave_host()
         state = self._state
         return state != PENDING and state != RUNNING
+
+    def _leave_host(self) -> None:
+        """In a fork: if the future is another process's, end it, for no answer comes here, and forget who held its locks."""
 
     def _end_unseen(self, end: End) -> bool:
         """End it, if nobody has asked for the condition. False: somebody has; or it has ended."""
@@ -161,3 +173,11 @@ class _NoCondition:
 
 
 _NO_CONDITION = _NoCondition()
+
+
+def _note_fork() -> None:
+    LazyFuture._in_fork = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)

@@ -56,7 +56,8 @@ class ForkPoolExecutor(Submitter):
         RuntimeError: On a platform without the means (Windows), where `InlineExecutor` works, or in a subinterpreter.
 
     With FORKPOOL_INLINE=1 in the environment it is an `InlineExecutor`.
-    Thread safe. Not usable in a fork of the process that used it.
+    Thread safe. In a fork of the process that used it, all methods but `shutdown` raise a RuntimeError that says where to make
+    another, and so does each future that had not ended.
 
     .. versionadded:: 0.1
     """
@@ -105,7 +106,7 @@ class ForkPoolExecutor(Submitter):
             wait: Return only when all futures are done and nothing is left: no process, thread or descriptor.
             cancel_futures: Cancel the calls that have not begun.
 
-        May be called again, from any thread, and from a callback.
+        May be called again, from any thread, and from a callback. Does nothing in a fork of the process that owns the pool.
         """
         self._pool.close(cancel_queued=cancel_futures)
         if wait:
@@ -115,6 +116,9 @@ class ForkPoolExecutor(Submitter):
         """Tell which CPUs the workers of each slot are bound to, and why: `print(ex.placement())`.
 
         It is chosen at the first submit; until then nothing is bound. After shutdown it tells what was.
+
+        Raises:
+            RuntimeError: In a fork of the process that owns the pool.
         """
         return self._pool.placement()
 
@@ -123,6 +127,9 @@ class ForkPoolExecutor(Submitter):
 
         Each goes on until its replacement is ready, and leaves when it has answered the call that it runs then: no slot
         has a gap. Does not wait. Does nothing before the first call and after shutdown. Thread safe.
+
+        Raises:
+            RuntimeError: In a fork of the process that owns the pool.
 
         .. versionadded:: 0.1
         """
@@ -163,6 +170,9 @@ class ForkPoolExecutor(Submitter):
         """Send SIGTERM to the workers, SIGKILL to those that stay for the grace period; cancel what is queued; close the pool.
 
         Running calls end in `WorkerCrashedError`. Does not wait.
+
+        Raises:
+            RuntimeError: In a fork of the process that owns the pool.
         """
         self._pool.kill_all(Request.TERMINATE_ALL)
 
@@ -170,6 +180,9 @@ class ForkPoolExecutor(Submitter):
         """Kill the workers at once, cancel what is queued, and close the pool.
 
         Running calls end in `WorkerCrashedError`. Does not wait.
+
+        Raises:
+            RuntimeError: In a fork of the process that owns the pool.
         """
         self._pool.kill_all(Request.KILL_ALL)
 

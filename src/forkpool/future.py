@@ -9,7 +9,8 @@ against the supervisor's. Who starts or cancels it first takes `_owner`; who ans
 The end is written under the base class's condition, if anyone has asked for that (see `_lazy_future`). A thread may hold it
 while a garbage-collection finalizer of the user's runs in it: the supervisor waits only so long, then another thread finishes
 the future.
-Tests: tests/unit/test_future.py, tests/unit/test_future_results.py
+In a fork of its pool's process a future that had not ended ends in RuntimeError, there alone, when somebody looks at it.
+Tests: tests/unit/test_future.py, tests/unit/test_future_results.py, tests/process/test_fork.py
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from concurrent.futures._base import (
 )
 from typing import Any, TypeVar
 
-from ._lazy_future import LazyFuture
+from ._lazy_future import _NO_CONDITION, LazyFuture
 
 T = TypeVar("T")
 # Pid and slot, when its worker took the call (monotonic nanoseconds), and how many seconds it had it (None: it still has it).
@@ -39,6 +40,8 @@ CALLBACK_PATIENCE_S = 0.5  # arbitrary: far longer than a callback that only cou
 _RAN = threading.Event()
 _RAN.set()
 _threads_in_callbacks: set[int] = set()  # identities of those that run callbacks now: they must not wait for others
+_leaving = threading.RLock()  # of this process: made anew in each fork
+_forker = 0  # the thread that lives on in this fork
 
 
 class EncodedAnswer:
@@ -74,6 +77,7 @@ class ForkFuture(LazyFuture[T]):
     _pool: Any = None  # where requests go; set by the pool
     _encoded: EncodedAnswer | None
     _attempt: int = 1
+    _left: int | None = None  # the fork of the pool's process in which it has left the host
     _run: Run | None = None  # set by the supervisor at the end, before anybody is told; until then the worker's page tells
 
     def kill(self) -> bool:
@@ -83,7 +87,8 @@ class ForkFuture(LazyFuture[T]):
         `CancelledError` when the worker is dead.
 
         Returns:
-            True: this future ends (or has ended, if it had not begun) cancelled. False: it was done already.
+            True: this future ends (or has ended, if it had not begun) cancelled. False: it was done already; or this is a fork
+            of the process that owns the pool, which can stop nothing.
 
         Does not block. Any thread, signal handlers and callbacks included.
         """
@@ -96,8 +101,10 @@ class ForkFuture(LazyFuture[T]):
 
         Returns:
             True: it never runs, or it is being stopped and ends in `CancelledError` when its worker is dead. False: a worker
-            has it, or it is done.
+            has it, or it is done; or this is a fork of the process that owns the pool, where it may run all the same.
         """
+        if self._in_fork:
+            self._leave_host()
         if self.__dict__.setdefault("_owner", "user") == "user":
             self._tell_the_pool()
             if self._tell_of_cancel():
@@ -114,7 +121,7 @@ class ForkFuture(LazyFuture[T]):
         A call that was sent to a worker in advance, and stands behind others there, does not run: it may still be taken back
         for another worker. (`cancel()` says False for it all the same: whether it can be taken back is known later.)
         """
-        if self._state != RUNNING:
+        if self.done() or self._state != RUNNING:
             return False
         return self._pool is None or self._known_run() is not None
 
@@ -159,7 +166,7 @@ class ForkFuture(LazyFuture[T]):
         Raises:
             TimeoutError: It is not done after `timeout` seconds; it goes on.
             CancelledError: It was cancelled or killed.
-            RuntimeError: This process is a fork of the one that owns the pool: no result arrives here.
+            RuntimeError: This process is a fork of the one that owns the pool, and it was not done then: nothing arrives here.
         """
         if self._state == FINISHED and self._is_plain():
             return self._result  # type: ignore[no-any-return]
@@ -305,6 +312,8 @@ class ForkFuture(LazyFuture[T]):
         _threads_in_callbacks.add(me)
         try:
             for callback in self._done_callbacks:
+                if self._in_fork and self._pool is not None and self._pool.is_of_another_process():
+                    return  # a callback forked, and the child returned from it: the others are the host's
                 try:
                     callback(self)
                 except BaseException:  # SystemExit and KeyboardInterrupt too: this thread serves all futures
@@ -342,6 +351,8 @@ class ForkFuture(LazyFuture[T]):
 
     def _known_run(self) -> Run | None:
         """Once it has ended: what was noted then. Before: what the worker that has it says on its page."""
+        if self._in_fork:
+            self._leave_host()
         run, task = self._run, self._task
         if run is None and task is not None and self._pool is not None:
             run = self._pool.find_run(task)
@@ -374,15 +385,42 @@ class ForkFuture(LazyFuture[T]):
 
     def _check_may_wait(self) -> None:
         pool = self._pool
-        if pool is None:
-            return
-        if pool.pid != os.getpid():
-            raise RuntimeError(
-                f"this future belongs to a pool of process {pool.pid}, and this is a fork of it (pid {os.getpid()}): "
-                "no result can arrive here; make a pool in this process"
-            )
-        if pool.is_supervisor_thread():
+        if pool is not None and pool.is_supervisor_thread():
             raise RuntimeError(
                 "a finalizer that runs on the pool's own thread waits for a future of that pool, which cannot be finished "
                 "then: do not wait in __del__ or in weakref callbacks"
             )
+
+    def _leave_host(self) -> None:
+        pool = self._pool
+        if pool is None or not pool.is_of_another_process() or self._left == os.getpid():
+            return
+        with _leaving:
+            if self._left != os.getpid():
+                self._end_in_fork()
+                self._left = os.getpid()
+
+    def _end_in_fork(self) -> None:
+        """The threads of the host may have been anywhere: in the middle of ending it, or of telling of it, or of unpickling."""
+        own = self.__dict__
+        if type(end := own.get("_meeting")) is tuple:
+            self._write(end)
+        if self._state not in (FINISHED, CANCELLED_AND_NOTIFIED):
+            cancelled = self._state == CANCELLED or own.get("_owner") == "user" or own.get("_ending") == "kill"
+            self._result, self._encoded, self._task = None, None, None
+            self._exception = None if cancelled else self._pool.error_in_fork("future", ": no result can arrive here")
+            own.setdefault("_ending", "answer")
+            self._state = CANCELLED_AND_NOTIFIED if cancelled else FINISHED
+        encoded = self._encoded
+        if encoded is not None and encoded.owner != _forker:
+            self._encoded = EncodedAnswer(encoded.data, encoded.decode, encoded.is_error)
+        own["_meeting"] = _NO_CONDITION  # with the callbacks that were left there: they are the host's to run
+
+
+def _note_fork() -> None:
+    global _leaving, _forker
+    _leaving, _forker = threading.RLock(), threading.get_ident()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from forkpool._host.any_pool import AnyPool
 from forkpool.future import ForkFuture, Run
 
 
 class Requests:
     """What a future wants of its pool."""
+
+    error_in_fork = AnyPool.error_in_fork  # it knows of no more than `pid`
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -31,6 +34,9 @@ class Requests:
 
     def find_run(self, task: object) -> Run | None:
         return self.run
+
+    def is_of_another_process(self) -> bool:
+        return self.pid != os.getpid()
 
     def is_supervisor_thread(self) -> bool:
         return self.on_supervisor

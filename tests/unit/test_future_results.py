@@ -5,7 +5,6 @@ Runs in: pytest. Races are forced by calling the other side in the middle of a s
 
 import concurrent.futures
 import errno
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -153,17 +152,6 @@ def test_unpickling_that_asks_for_another_future_is_fine() -> None:
 
 
 # --- where it may be waited for
-
-
-def test_in_a_fork_of_the_host_waiting_says_why_it_cannot_end() -> None:
-    future = make()
-    future._pool.pid = os.getpid() + 1
-    for ask in (future.result, future.exception):
-        with pytest.raises(RuntimeError, match=f"process {os.getpid() + 1}, and this is a fork of it"):
-            ask()
-    future._try_start()
-    future._finish(1)
-    assert future.result() == 1, "what had arrived before the fork is there"
 
 
 def test_on_the_pools_own_thread_waiting_says_why_it_cannot_end() -> None:

@@ -94,6 +94,17 @@ class AnyPool(ABC):
         """Wait until a pool that was told to close has given everything back. Returns at once on the supervisor's thread."""
 
     @abstractmethod
+    def is_of_another_process(self) -> bool:
+        """This is a fork of the process that uses the pool: nothing that was submitted there ends here."""
+
+    def error_in_fork(self, what: str = "pool", why: str = "") -> RuntimeError:
+        """What this pool or a future of it raises then."""
+        return RuntimeError(
+            f"this {what} belongs to process {self.pid}, and this is a fork of it (pid {os.getpid()}){why}. Make a pool in "
+            "this process after the fork: in gunicorn's post_fork hook, in celery's worker_process_init signal."
+        )
+
+    @abstractmethod
     def is_supervisor_thread(self) -> bool:
         """True on the thread that finishes futures: waiting for one there would never end."""
 

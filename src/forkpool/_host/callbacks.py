@@ -8,6 +8,7 @@ Tests: tests/process/test_callbacks.py
 
 from __future__ import annotations
 
+import os
 import threading
 from queue import SimpleQueue
 from typing import Any
@@ -49,6 +50,9 @@ class CallbackRunner:
         return True
 
     def _run(self) -> None:
+        host = os.getpid()
         while (future := self._queue.get()) is not None:
             future._run_callbacks()
+            if os.getpid() != host:
+                return  # a callback forked, and the child returned from it: nothing comes here
             del future

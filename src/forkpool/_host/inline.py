@@ -124,6 +124,9 @@ class InlinePool(AnyPool):
     def forget(self, task: Task) -> None:
         """Nothing to do, as in `ask_kill`."""
 
+    def is_of_another_process(self) -> bool:
+        return False  # nor is anything of it: see `_check_open`
+
     def is_supervisor_thread(self) -> bool:
         return False
 

@@ -103,6 +103,7 @@ class Pool(AnyPool):
 
     def kill_all(self, request: Request) -> None:
         """Stop everything now: `Request.KILL_ALL` or `Request.TERMINATE_ALL`."""
+        self._check_owner()
         self.intake.closing = True
         self._post((request, None))
 
@@ -114,6 +115,9 @@ class Pool(AnyPool):
         self.intake.done.wait()
         supervisor.join()
 
+    def is_of_another_process(self) -> bool:
+        return self.pid != os.getpid() and bool(self._claim)
+
     def is_supervisor_thread(self) -> bool:
         """True on the thread that finishes futures: waiting for one there would never end."""
         supervisor = self._claim.get("supervisor")
@@ -122,7 +126,7 @@ class Pool(AnyPool):
     def worker_pids(self) -> dict[int, int]:
         """Slot by pid of the workers that live now."""
         supervisor = self._claim.get("supervisor")
-        return {} if supervisor is None else supervisor.worker_pids()
+        return {} if supervisor is None or self.is_of_another_process() else supervisor.worker_pids()
 
     def has_ended(self) -> bool:
         return self.intake.done.is_set()
@@ -139,6 +143,7 @@ class Pool(AnyPool):
 
     def recycle(self) -> None:
         """Replace all workers. See `ForkPoolExecutor.recycle_workers`."""
+        self._check_owner()
         self._post((Request.RECYCLE, None))
 
     def restart(self) -> None:
@@ -163,8 +168,7 @@ class Pool(AnyPool):
         supervisor = self._claim.get("supervisor")
         if supervisor is None:
             return before_the_first_call()
-        if self.pid != os.getpid():
-            raise RuntimeError(f"this pool belongs to process {self.pid}, and this is a fork of it (pid {os.getpid()})")
+        self._check_owner()
         if not supervisor.is_current_thread():
             answer: SimpleQueue[T] = SimpleQueue()
             self._post((Request.ASK, lambda supervisor: answer.put(question(supervisor))))
@@ -177,6 +181,7 @@ class Pool(AnyPool):
 
     def placement(self) -> Placement:
         """Where the workers run."""
+        self._check_owner()
         supervisor = self._claim.get("supervisor")
         return placement_before_start(self.config) if supervisor is None else supervisor.pinning.placement
 
@@ -191,18 +196,20 @@ class Pool(AnyPool):
         supervisor = self._claim.get("supervisor")
         if supervisor is not None:
             supervisor.close_in_fork()
+            self.intake.closed = True  # for a submit that is forked in its middle: by a signal handler, or while it pickles
+            self.intake.gate.open()
 
     # --- private ---------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if self.pid != os.getpid():
-            if self._claim:
-                raise RuntimeError(
-                    f"this pool belongs to process {self.pid}, and this is a fork of it (pid {os.getpid()}). Make a pool in "
-                    "this process after the fork: in gunicorn's post_fork hook, in celery's worker_process_init signal."
-                )
+            self._check_owner()
             self.pid = os.getpid()  # nothing was started before the fork: both processes have a pool of their own
         check_accepts(self.intake.closing, self.intake.broken)
+
+    def _check_owner(self) -> None:
+        if self.is_of_another_process():
+            raise self.error_in_fork()
 
     def _wait_for_preload(self) -> None:
         """Raises what preloading raised, and warns of what it left."""
@@ -214,6 +221,7 @@ class Pool(AnyPool):
 
     def _start(self) -> None:
         _check_not_preloading()
+        self._check_open()  # once more: a fork may have come in between
         init = None if self.config.initializer is None else self.encode_initializer()
         supervisor = Supervisor(self.config, self.intake, self.claim, init, self.name)
         keep_until_exit(self)
