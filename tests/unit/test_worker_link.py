@@ -16,6 +16,7 @@ import pytest
 
 from forkpool._child.worker import TaskPipe
 from forkpool._core.wire import INLINE_BYTES, PACKET_BYTES, Kind, MalformedFrame, pack, pack_large_answer
+from forkpool._host import worker_link
 from forkpool._host.process_facts import has_open
 from forkpool._host.worker_link import WorkerLink
 from forkpool._shared.status_page import Stage, StatusPage
@@ -23,9 +24,12 @@ from forkpool._shared.status_page import Stage, StatusPage
 BIG = bytes(range(256)) * 20_000  # 5 MB: more than any pipe holds
 
 
-@pytest.fixture
-def link() -> Iterator[WorkerLink]:
+@pytest.fixture(params=["with /proc", "without"])
+def link(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerLink]:
+    if request.param == "without":
+        monkeypatch.setattr(worker_link, "_own_end", lambda _: -1)
     link = WorkerLink(3)
+    assert link.without_proc == (request.param == "without")
     yield link
     link.close()
 
@@ -92,9 +96,12 @@ def test_nothing_is_inherited_by_programs_that_the_host_starts(link: WorkerLink)
     assert not any(os.get_inheritable(fd) for fd in link.fds)
 
 
-@pytest.mark.parametrize("works", range(6))
-def test_without_descriptors_nothing_is_left_open(monkeypatch: pytest.MonkeyPatch, works: int) -> None:
+@pytest.mark.parametrize("works", range(8))
+@pytest.mark.parametrize("needed", [4, 6], ids=["with /proc", "without"])
+def test_without_descriptors_nothing_is_left_open(monkeypatch: pytest.MonkeyPatch, works: int, needed: int) -> None:
     calls = 0
+    if needed == 6:
+        monkeypatch.setattr(worker_link, "_own_end", lambda fd: -1)
 
     def failing(call: object) -> object:
         def attempt(*args: object, **kwargs: object) -> object:
@@ -107,13 +114,13 @@ def test_without_descriptors_nothing_is_left_open(monkeypatch: pytest.MonkeyPatc
         return attempt
 
     before = open_fds()
-    for name in ("pipe2", "open", "memfd_create"):
+    for name in ("pipe2", "open", "memfd_create", "dup"):
         monkeypatch.setattr(os, name, failing(getattr(os, name)))
     link = None
     with contextlib.suppress(OSError):
         link = WorkerLink(0)
     monkeypatch.undo()
-    assert (link is None) == (works < 4)
+    assert (link is None) == (works < needed)
     if link is not None:
         link.close()
     assert open_fds() == before

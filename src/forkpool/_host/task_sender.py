@@ -1,11 +1,13 @@
 """The host's ends of a worker's task pipe: frames go in, and what the worker has not taken can be taken back.
 
-Runs in: host, supervisor thread. Owns two descriptors: the pipe's write end, and a read end of the same pipe.
+Runs in: host, supervisor thread. Owns two descriptors: the pipe's write end, and a read end of the same pipe; without /proc two
+more, see below.
 
 Hard part: a task that was written but never taken must be told from one that was taken. The pipe is a packet pipe (`O_DIRECT`,
 pipe(2)): a frame is read whole or not at all, and the host can read it too. What the host still finds in the pipe of a dead
 worker never began. The second read end is opened through /proc without O_DIRECT (with it: EINVAL), so that its
-non-blocking flag is its own. Without /proc it is a copy of the worker's end, and each read asks not to wait (RWF_NOWAIT).
+non-blocking flag is its own. Without /proc it is a copy of the worker's end, which blocks: what lies in it is spliced into a pipe
+of our own, for splice(2) can be told not to wait, and keeps packets whole (reads can too, RWF_NOWAIT, but not before Linux 6.4).
 For a streamed frame the count of unread bytes tells (FIONREAD): all of them, or it was taken.
 
 Each system call lets another thread take the interpreter, which may keep it for milliseconds. So several frames are written in
@@ -36,16 +38,18 @@ _BATCH = 32  # frames in one write, and pages in the pipe: what is sent ahead an
 class TaskSender:
     """Writes frames to one worker, as many at once as there are, and takes back what it has not taken."""
 
-    __slots__ = ("_frame_bytes", "_frame_seq", "_frames", "_grown", "_is_copy", "_stream", "task_fd", "untaken_fd")
+    __slots__ = ("_aside", "_frame_bytes", "_frame_seq", "_frames", "_grown", "_stream", "task_fd", "untaken_fd")
 
     def __init__(self, task_fd: int, untaken_fd: int, is_copy: bool = False) -> None:
         """
         Args:
             is_copy: `untaken_fd` shares its description with the worker's end, and blocks.
+        Raises:
+            OSError: No descriptors to be had for a copy; the two are still the caller's.
         """
         self.task_fd = task_fd
         self.untaken_fd = untaken_fd
-        self._is_copy = is_copy
+        self._aside = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if is_copy else ()
         self._frames: deque[tuple[int, bytes]] = deque()  # seq and packet of what is still to be written
         self._stream: memoryview | None = None  # what is still to be written of a streamed frame, before those
         self._frame_bytes = 0  # written of the last streamed frame, header included; 0 after a packet
@@ -55,8 +59,8 @@ class TaskSender:
         self._resize(_BATCH * mmap.PAGESIZE)
 
     @property
-    def fds(self) -> tuple[int, int]:
-        return self.task_fd, self.untaken_fd
+    def fds(self) -> tuple[int, ...]:
+        return self.task_fd, self.untaken_fd, *self._aside
 
     def add(self, kind: Kind, seq: int, payload: bytes, tried: int = 0) -> None:
         """Take a frame on, to be written by the next `flush`. A large one only for an idle worker."""
@@ -112,10 +116,15 @@ class TaskSender:
         return int.from_bytes(unread, sys.byteorder)
 
     def _read_untaken(self) -> bytes:
-        if not self._is_copy:
+        if not self._aside:
             return os.read(self.untaken_fd, PACKET_BYTES)
-        packet = bytearray(PACKET_BYTES)
-        return bytes(packet[: os.preadv(self.untaken_fd, [packet], -1, os.RWF_NOWAIT)])
+        read, write = self._aside
+        try:
+            return os.read(read, PACKET_BYTES)
+        except BlockingIOError:  # nothing of ours is there: fetch as much as a packet may have, which may be several
+            if not os.splice(self.untaken_fd, write, PACKET_BYTES, flags=os.SPLICE_F_NONBLOCK):
+                return b""
+        return os.read(read, PACKET_BYTES)
 
     def _recall_streamed(self) -> list[int]:
         """Nothing lies behind a streamed frame; ask only when the worker is dead, or it may be reading it."""

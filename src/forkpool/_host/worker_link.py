@@ -89,13 +89,14 @@ class WorkerLink:
             opened.append(untaken)
             if self.without_proc:
                 lifeline, self._lifeline = _opened(opened, os.pipe2(os.O_CLOEXEC))
+            self._sender = TaskSender(task_write, untaken, self.without_proc)
+            opened += self._sender.fds[2:]
             page_fd = StatusPage.create(stamp)
             opened.append(page_fd)
             self._page = StatusPage(page_fd)
         except BaseException:
             close_all(opened)
             raise
-        self._sender = TaskSender(task_write, untaken, self.without_proc)
         os.set_blocking(self._answer_fd, False)
         self.child_fds: tuple[int, ...] = (task_read, answer_write, page_fd)  # the worker's; closed here once they were sent
         if self.without_proc:
