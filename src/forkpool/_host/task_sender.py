@@ -6,8 +6,8 @@ more, see below.
 Hard part: a task that was written but never taken must be told from one that was taken. The pipe is a packet pipe (`O_DIRECT`,
 pipe(2)): a frame is read whole or not at all, and the host can read it too. What the host still finds in the pipe of a dead
 worker never began. The second read end is opened through /proc without O_DIRECT (with it: EINVAL), so that its
-non-blocking flag is its own. Without /proc it is a copy of the worker's end, which blocks: what lies in it is spliced into a pipe
-of our own, for splice(2) can be told not to wait, and keeps packets whole (reads can too, RWF_NOWAIT, but not before Linux 6.4).
+non-blocking flag is its own. Without /proc it is a copy of the worker's end, which blocks: what lies in it is spliced into a
+pipe of our own, for splice(2) can be told not to wait, and keeps packets whole. (So can reads, RWF_NOWAIT; on 6.1 they cannot.)
 For a streamed frame the count of unread bytes tells (FIONREAD): all of them, or it was taken.
 
 Each system call lets another thread take the interpreter, which may keep it for milliseconds. So several frames are written in
