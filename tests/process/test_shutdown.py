@@ -207,7 +207,10 @@ def test_stopping_all_workers(method: str, gate: Gate, marks: Marks) -> None:
     getattr(ex, method)()
     for pid in pids:
         processes.wait_exit(pid)
-    assert wait([*running, *queued]).not_done == set()
+    assert [type(future.exception()) for future in running] == [WorkerCrashedError] * 2
+    assert {future.exception().pid for future in running} == set(pids)
+    assert wait(queued).not_done == set()
+    assert [future.cancelled() for future in queued] == [True] * 5
     with pytest.raises(RuntimeError):
         ex.submit(tasks.add, 1, 1)
     ex.shutdown()

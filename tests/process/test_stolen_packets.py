@@ -5,10 +5,8 @@ and no death to be told: such a future never ended.
 """
 
 import contextlib
-import fcntl
 import os
 import select
-import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, wait
@@ -19,20 +17,9 @@ import pytest
 from forkpool import ForkPoolExecutor, WorkerCrashedError
 from tests.support import tasks
 from tests.support.gate import Gate, GateInTask, Marks
+from tests.support.tasks import task_pipe
 
 WHOLE, PART = 65536, 7
-
-
-def task_pipe() -> int:
-    """The pipe that this worker reads, and that does not end it: the lifeline has a signal."""
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        with contextlib.suppress(OSError):  # the listing's own
-            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-            is_read = flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_ASYNC
-            if fd > 2 and is_read and stat.S_ISFIFO(os.fstat(fd).st_mode):
-                return fd
-    raise AssertionError("no task pipe")
 
 
 def steal(size: int = WHOLE, limit: int = 100, patience_ms: int = 0) -> int:

@@ -84,6 +84,42 @@ def leave_mark(marks: Marks, word: str) -> str:
     return word
 
 
+def mark_then(marks: Marks, word: str, do: Any = None, *args: Any) -> Any:
+    """One function for calls that are short and one that is not, so that this one too is taken for short."""
+    marks.add(word)
+    return word if do is None else do(*args)
+
+
+def task_pipe() -> int:
+    """The pipe that this worker reads, and that does not end it: the lifeline has a signal."""
+    import contextlib
+    import fcntl
+    import stat
+
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        with contextlib.suppress(OSError):  # the listing's own
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            is_read = flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_ASYNC
+            if fd > 2 and is_read and stat.S_ISFIFO(os.fstat(fd).st_mode):
+                return fd
+    raise AssertionError("no task pipe")
+
+
+def do_before_others(marks: Marks, do: Any, *args: Any) -> Any:
+    """Do it as soon as a call lies behind this one in the pipe, and leave a mark if there is one.
+
+    The host takes it back after some 5 ms, so whoever is to find it there has to be quick.
+    """
+    import select
+
+    poll = select.poll()
+    poll.register(task_pipe(), select.POLLIN)
+    if poll.poll(100):
+        marks.add("behind")
+    return do(*args)
+
+
 def busy_in_c() -> None:
     """Never come back from one C call that keeps the GIL."""
     import collections
