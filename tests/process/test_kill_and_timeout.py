@@ -3,11 +3,15 @@
 The timeouts here are short so that the tests are; none asserts how long something took.
 """
 
+import itertools
 import os
 import signal
+import sys
 import threading
 import tracemalloc
-from concurrent.futures import CancelledError, Executor, wait
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,6 +201,53 @@ def test_cancel_never_lies(marks: Marks) -> None:
         wait(futures)
         assert {str(number) for number, future in enumerate(futures) if future.cancelled()} == cancelled
     assert sorted(marks.words()) == sorted({str(number) for number in range(2000)} - cancelled)
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    previous = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(previous)
+
+
+def batches(total: int) -> Iterator[range]:
+    """Numbers up to there in batches of 1 to 40."""
+    begin = 0
+    for size in itertools.cycle(range(1, 42)):
+        yield range(begin, min(begin + size, total))
+        begin += size
+        if begin >= total:
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.alarm(180)
+@pytest.mark.usefixtures("eager_threads")
+def test_cancel_races_with_sending_taking_and_taking_back(tmp_path: Path) -> None:
+    """In 10^5 races: cancel() returned True, and the task has not run; False, and it has, once.
+
+    The call is known as short, so that it is sent ahead; now and then one is not, and those behind it are taken back. Half of
+    the batches are cancelled at once, where most are not even queued; half when the first call is done, where most were sent.
+    """
+    runs, said, futures = tmp_path / "runs", [], []
+    runs.write_bytes(bytes(100_000))
+    with ForkPoolExecutor(2) as ex:
+        for batch_number, numbers in enumerate(batches(100_000)):
+            pauses = {numbers[0]: 0.006} if len(numbers) == 40 else {}
+            batch = [ex.submit(tasks.count_run, str(runs), number, pauses.get(number, 0.0)) for number in numbers]
+            if batch_number % 2:
+                wait(batch, return_when=FIRST_COMPLETED)
+            told = [future.cancel() for future in (batch if batch_number % 4 < 2 else reversed(batch))]
+            said += told if batch_number % 4 < 2 else reversed(told)
+            futures += batch
+            wait(batch)
+        assert [future.cancelled() for future in futures] == said
+        counts = ex.statistics()
+    assert list(runs.read_bytes()) == [not cancelled for cancelled in said]
+    assert (counts.cancelled, counts.done) == (sum(said), len(said) - sum(said))
+    assert 0 < sum(said) < len(said)
 
 
 def test_cancel_of_what_waits_behind_a_stuck_task(gate: Gate, marks: Marks) -> None:

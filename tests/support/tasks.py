@@ -120,6 +120,23 @@ def do_before_others(marks: Marks, do: Any, *args: Any) -> Any:
     return do(*args)
 
 
+_counts: dict[str, Any] = {}  # files that this worker has mapped, by path
+
+
+def count_run(path: str, number: int, pause: float = 0.0) -> None:
+    """Count this run in the file's byte of that number: cheaper than a mark by far. Then take a while."""
+    if path not in _counts:
+        import mmap
+
+        with open(path, "r+b") as file:
+            _counts[path] = mmap.mmap(file.fileno(), 0)
+    _counts[path][number] += 1
+    if pause:
+        import time
+
+        time.sleep(pause)
+
+
 def busy_in_c() -> None:
     """Never come back from one C call that keeps the GIL."""
     import collections
