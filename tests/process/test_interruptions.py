@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from forkpool import ForkPoolExecutor
+from forkpool import ForkPoolExecutor, WorkerCrashedError
 from tests.support import tasks
 from tests.support.gate import Gate, Marks
 from tests.support.script import Script
@@ -246,6 +246,56 @@ def test_shutdown_interrupted_at_every_line() -> None:
         assert future.result() == 2, where
         if not where:
             return
+
+
+@pytest.mark.slow
+@pytest.mark.alarm(180)
+@pytest.mark.parametrize("what", ["statistics", "placement", "recycle_workers", "restart_workers"])
+def test_methods_of_the_pool_interrupted_at_every_line(what: str) -> None:
+    with ForkPoolExecutor(1) as ex:
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+        def call() -> Any:
+            getattr(ex, what)()
+            return True
+
+        for line in range(1, 3000):
+            done, where = interrupt(call, line)
+            assert ex.submit(tasks.add, line, 1).result() == line + 1, where
+            if done:
+                break
+        assert line > 2
+        counts = ex.statistics()
+        assert (counts.done, counts.submitted) == (line + 1,) * 2
+        assert ex.placement().slots[0].slot == 0
+
+
+@pytest.mark.slow
+@pytest.mark.alarm(180)
+@pytest.mark.parametrize("what", ["terminate_workers", "kill_workers"])
+def test_stopping_all_workers_interrupted_at_every_line(what: str, gate: Gate) -> None:
+    """As if it had not been called, or had: never a pool that takes no calls and goes on with those that it has."""
+    for line in range(1, 500):
+        ex = ForkPoolExecutor(1)
+        running, queued = ex.submit(tasks.enter, gate, "ran"), ex.submit(tasks.add, 1, 1)
+        gate.wait_inside()
+        _, where = interrupt(getattr(ex, what), line)
+        ex.statistics()  # the supervisor has heard all that was said before
+        try:
+            more = ex.submit(tasks.add, 1, 2)
+        except RuntimeError:
+            assert type(running.exception()) is WorkerCrashedError, where
+            wait([queued])
+            assert queued.cancelled(), where
+        else:
+            assert not running.done(), where
+            gate.release()
+            assert [running.result(), queued.result(), more.result()] == ["ran", 2, 3]
+        ex.shutdown()
+        if not where:
+            assert running.exception() is not None
+            return
+    raise AssertionError("no end of lines")
 
 
 @pytest.mark.slow

@@ -40,6 +40,9 @@ class Request(Enum):
     ASK = auto()  # argument: called with the supervisor, between two of its steps
 
 
+ENDS_THE_POOL = frozenset({Request.CLOSE, Request.ABORT, Request.KILL_ALL, Request.TERMINATE_ALL})
+
+
 class Waker:
     """An eventfd that closes when the last one who may write to it has let go."""
 

@@ -93,19 +93,16 @@ class Pool(AnyPool):
 
     def close(self, *, cancel_queued: bool) -> None:
         """Accept no more; finish what was accepted, or only what runs. Does not wait."""
-        self.intake.closing = True
-        self._post((Request.CLOSE, cancel_queued))
+        self._end((Request.CLOSE, cancel_queued))
 
     def abort(self) -> None:
         """Cancel what is queued, give what runs the grace period, then kill. A second call kills at once."""
-        self.intake.closing = True
-        self._post((Request.ABORT, None))
+        self._end((Request.ABORT, None))
 
     def kill_all(self, request: Request) -> None:
         """Stop everything now: `Request.KILL_ALL` or `Request.TERMINATE_ALL`."""
         self._check_owner()
-        self.intake.closing = True
-        self._post((request, None))
+        self._end((request, None))
 
     def wait_closed(self) -> None:
         """Wait until a pool that was told to close has given everything back. Returns at once on the supervisor's thread."""
@@ -233,6 +230,11 @@ class Pool(AnyPool):
         if supervisor.error is not None:
             raise supervisor.error
         self.tell_started()
+
+    def _end(self, request: tuple[Request, Any]) -> None:
+        """In this order: an exception in between leaves a pool that ends, not one that takes no calls and never ends."""
+        self._post(request)
+        self.intake.closing = True  # the supervisor does that too, but the caller's next submit may come before
 
     def _post(self, request: tuple[Request, Any]) -> None:
         if self.pid == os.getpid():

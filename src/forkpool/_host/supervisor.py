@@ -29,7 +29,7 @@ from ..future import Run
 from .crew import Crew
 from .endings import ANSWER_KINDS, Endings
 from .group_memory import find_group_memory
-from .intake import Intake, Request, Waker
+from .intake import ENDS_THE_POOL, Intake, Request, Waker
 from .inventory import PoolSnapshot, describe_descriptors, describe_processes
 from .pinning import Pinning
 from .reactor import Reactor
@@ -298,6 +298,8 @@ class Supervisor:
 
     def _obey(self, request: Request, argument: Any) -> None:
         machine = self._machine
+        if request in ENDS_THE_POOL:
+            self._intake.closing = True  # who asked for it may have been interrupted before he did that
         match request:
             case Request.KILL:
                 machine.on_kill(argument)
