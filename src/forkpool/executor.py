@@ -38,7 +38,8 @@ class ForkPoolExecutor(Submitter):
         max_tasks_jitter: Each worker is replaced after up to so many tasks fewer, drawn anew for each, so that not all are
             replaced at once.
         env: Set in the workers' environment before anything is imported there.
-        serializer: "auto": plain pickle where that is safe, else by value with cloudpickle; "pickle"; "cloudpickle".
+        serializer: "auto": plain pickle where that is safe, else by value with cloudpickle; "pickle": the
+            standard pickle, which ships nothing by value; "cloudpickle": always by value. It is about calls, not results.
         grace_period: Seconds that a worker may take to leave, and that running tasks get after Ctrl-C.
         pin: Which CPUs each worker is bound to. "auto": one of its own, if no other pool of this user claims it and there is
             one for each worker and another for this process, else none is bound (`placement()` says why); also none in a

@@ -79,6 +79,34 @@ def test_entries_added_to_the_path_later_travel_with_the_next_task(start: Start)
     assert (program.value("same_worker"), program.value("by_name")) == ("True", "True")
 
 
+def test_a_module_that_is_gone_when_the_worker_looks_for_it(start: Start) -> None:
+    """The error shows both paths, whether the host's was changed since the pool was made or not."""
+    program = start("""
+        from pathlib import Path
+        Path("short_lived.py").write_text("def task():\\n    return 1\\n")
+        import short_lived
+        from forkpool import ForkPoolExecutor
+        with ForkPoolExecutor(1) as ex:
+            ex.submit(short_lived.task).result()  # a worker can import it, so it goes by name from now on
+        Path("short_lived.py").unlink()
+        with ForkPoolExecutor(1) as ex:
+            first = ex.submit(short_lived.task).exception()
+            sys.path.append("/added later")
+            second = ex.submit(short_lived.task).exception()
+            sys.path.pop()
+            third = ex.submit(short_lived.task).exception()
+        for error in (first, second, third):
+            mark("kind", type(error).__name__)
+            looked, of_host = error.__notes__[0].splitlines()
+            mark("looked", looked.startswith("The worker looked for 'short_lived' in its sys.path: ["))
+            shown = eval(of_host.removeprefix("The host's sys.path when the call was submitted: "))
+            mark("host", "added" if shown == [*sys.path, "/added later"] else shown == sys.path)
+        """).finish()
+    assert program.all("kind") == ["ModuleNotFoundError"] * 3
+    assert program.all("looked") == ["True"] * 3
+    assert program.all("host") == ["True", "added", "True"]
+
+
 def test_files_beside_the_program_do_not_hide_modules_that_the_pool_needs(start: Start) -> None:
     program = start(
         """

@@ -6,6 +6,7 @@ docs/reference/failure-semantics.md is about it; what this row promises is check
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import re
@@ -279,6 +280,69 @@ def test_call_cannot_be_pickled(how: str) -> None:
             ex.submit(tasks.identity, tasks.DoesWhilePickled(do, *args)).result()
         assert (found.type is SerializationError) == (how == "raise")
         assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+class CannotBeLookedAt:
+    """Whatever one asks of it but to be called. `cannot_travel`: it cannot be pickled either."""
+
+    def __init__(self, *, cannot_travel: bool) -> None:
+        if cannot_travel:
+            vars(self)["lock"] = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+    def __call__(self, number: int) -> int:
+        return number + 1
+
+
+class HidesItsParts(CannotBeLookedAt):
+    def __init__(self) -> None: ...
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no dict")
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class")
+
+    def __reduce__(self) -> Any:
+        raise ValueError("no way")
+
+
+def test_calls_of_objects_that_cannot_be_looked_at() -> None:
+    """What their attributes raise is no error of `submit`: they are run, or say why they cannot be pickled."""
+    with ForkPoolExecutor(1) as ex:
+        good = CannotBeLookedAt(cannot_travel=False)
+        assert ex.submit(good, 1).result() == 2
+        assert ex.submit(functools.partial(good, 2)).result() == 3
+        assert list(ex.map(good, [1, 2], chunksize=2)) == [2, 3]
+        for bad in (CannotBeLookedAt(cannot_travel=True), HidesItsParts()):
+            for future in (ex.submit(bad, 1), ex.submit(functools.partial(bad, 1)), ex.submit(tasks.identity, bad)):
+                assert type(future.exception()) is SerializationError, repr(future.exception())
+            with pytest.raises(SerializationError):
+                list(ex.map(tasks.identity, [1, bad], chunksize=2))
+
+
+def test_an_item_of_a_chunk_cannot_be_pickled() -> None:
+    with ForkPoolExecutor(1) as ex:
+        results = ex.map(tasks.identity, [1, 2, 3, threading.Lock()], chunksize=2)
+        assert [next(results), next(results)] == [1, 2]
+        with pytest.raises(SerializationError, match=r"argument 1 of `identity` \(item 2 of 2 in its chunk\).*: it is a lock"):
+            next(results)
+
+
+def test_what_the_strict_serializer_is_strict_about() -> None:
+    """`serializer="pickle"` holds for calls; a result may be what no name stands for."""
+    with ForkPoolExecutor(1, serializer="pickle") as ex:
+        with pytest.raises(SerializationError, match="serializer='pickle' ships nothing by value"):
+            ex.submit(lambda: 1).result()
+        assert ex.submit(make_adder, 2).result()(3) == 5
+
+
+def make_adder(number: int) -> Callable[[int], int]:
+    return lambda other: number + other
 
 
 def fail_second_time(path: str) -> None:

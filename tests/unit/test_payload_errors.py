@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import functools
+import queue
 import socket
 import sqlite3
 import ssl
@@ -14,15 +16,17 @@ from typing import Any
 
 import pytest
 
+from forkpool._shared.calls import run_chunk
 from forkpool._shared.payload import CallDecoder, CallEncoder, PayloadError, ResultEncoder
 from tests.support.shortage import descriptors_left
 from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker
 
-LOCK_WAY_OUT = (
-    "is a lock (_thread.lock), which only works inside one process; drop it in `__getstate__`, create it inside the task, "
-    'or use multiprocessing.get_context("spawn").Lock()'
-)
+LOCK = "is a lock (_thread.lock), which only works inside one process;"
+USE_SPAWN = 'or use multiprocessing.get_context("spawn").Lock()'
+LOCK_WAY_OUT = f"{LOCK} create it inside the task, {USE_SPAWN}"
+ATTRIBUTE_WAY_OUT = f"{LOCK} drop it in `__getstate__`, create it inside the task, {USE_SPAWN}"
+INSTEAD = "make it in the initializer, or inside the function, instead"
 
 
 class Service:
@@ -58,7 +62,10 @@ def test_a_bound_method_of_an_object_that_holds_an_executor() -> None:
 
 def test_of_one_that_holds_a_lock() -> None:
     error = refuse(Service(lock=threading.Lock()).run)
-    assert (error.part, str(error)) == ("Service.lock", f"cannot send `Service.run` to a worker: `Service.lock` {LOCK_WAY_OUT}")
+    assert (error.part, str(error)) == (
+        "Service.lock",
+        f"cannot send `Service.run` to a worker: `Service.lock` {ATTRIBUTE_WAY_OUT}",
+    )
 
 
 def test_of_one_that_holds_an_open_file(tmp_path: Path) -> None:
@@ -162,6 +169,119 @@ def test_closure_variables_globals_defaults_and_partials_are_named(notebook: Not
     assert refuse(functools.partial(work, lock)).part == "argument 1 of the partial"
 
 
+def test_elements_keys_and_arguments_of_exceptions_are_named() -> None:
+    lock = threading.Lock()
+    assert refuse(work, {lock}).part.startswith("argument 1, element <unlocked _thread.lock ")
+    assert refuse(work, frozenset([(1, lock)])).part.endswith("...[1]")
+    assert refuse(work, collections.deque([1, lock])).part == "argument 1[1]"
+    assert refuse(work, {"a": {lock: 1}}).part.startswith("argument 1['a'], key <unlocked ")
+    assert refuse(work, {(1, lock): 1}).part.endswith("...[1]")
+    assert refuse(work, ValueError("a", lock)).part == "ValueError.args[1]"
+    assert refuse(work, collections.ChainMap({"a": lock})).part == "ChainMap.maps[0]['a']"
+
+    class Words(list[str]):
+        held = None
+
+    words = Words(["a"])
+    words.held = lock  # type: ignore[assignment]
+    assert refuse(work, words).part.endswith("Words.held")
+
+
+def test_what_is_made_at_module_level_is_to_be_made_elsewhere(notebook: Notebook) -> None:
+    names = {"lock": threading.Lock(), "local": threading.local(), "event": threading.Event(), "queue": queue.Queue()}
+    notebook.module.__dict__.update(names, held=[threading.RLock()])
+    notebook.cell("class Holder: held = lock")
+    told = {}
+    with Path(__file__).open() as notebook.module.__dict__["file"]:
+        for name in (*names, "held", "file", "Holder"):
+            notebook.cell(f"def uses(): return {name}")
+            told[name] = str(refuse(notebook.uses)).partition("; ")[2]
+    spawn = 'multiprocessing.get_context("spawn")'
+    assert told == {
+        "lock": f"{INSTEAD}, or use {spawn}.Lock()",
+        "local": INSTEAD,
+        "event": f"{INSTEAD}, or use {spawn}.Event()",
+        "queue": f"{INSTEAD}, or use {spawn}.Queue() or multiprocessing.Manager().Queue()",
+        "held": f"{INSTEAD}, or use {spawn}.RLock()",
+        "file": "open it in the initializer, or inside the function, instead",
+        "Holder": f"{INSTEAD}, or use {spawn}.Lock()",
+    }
+
+
+def test_a_chunk_of_a_map_is_told_by_function_and_item(notebook: Notebook) -> None:
+    lock = threading.Lock()
+    error = refuse(functools.partial(run_chunk, work), ((1, 2), (1, [lock])))
+    assert error.part == "argument 2[0]"
+    assert str(error) == (
+        "cannot send argument 2 of `work` (item 2 of 2 in its chunk) to a worker: argument 2[0] "
+        f"{LOCK} create it inside the task, {USE_SPAWN}"
+    )
+    notebook.module.__dict__["lock"] = lock
+    notebook.cell("def uses(): return lock")
+    error = refuse(functools.partial(run_chunk, notebook.uses), ((1,), (2,)))
+    assert str(error) == (f"cannot send `uses` to a worker: global 'lock' used by `uses` {LOCK} {INSTEAD}, {USE_SPAWN}")
+
+
+class FailsToBeRead:
+    """No two ways to look at it, but it cannot be pickled in any case."""
+
+    def __reduce__(self) -> Any:
+        raise ValueError("no way")
+
+    def __call__(self) -> None: ...
+
+
+class HidesItsDict(FailsToBeRead):
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no dict")
+
+
+class HidesItsClass(FailsToBeRead):
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class")
+
+
+class HidesItsAttributes(FailsToBeRead):
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
+class HidesItsItems(list[int]):
+    def __iter__(self) -> Any:
+        raise RuntimeError("no items")
+
+
+class HidesItsText(FailsToBeRead):
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+    def __reduce__(self) -> Any:
+        raise NoText
+
+
+class NoText(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("kind", [HidesItsDict, HidesItsClass, HidesItsAttributes, HidesItsText])
+def test_what_cannot_be_looked_at_is_told_all_the_same(kind: Any) -> None:
+    why = "NoText" if kind is HidesItsText else "ValueError: no way"
+    name = f"a {kind.__module__}.{kind.__qualname__}"
+    intro = "cannot send argument 1 of `work` to a worker:"
+    assert str(refuse(work, kind())) == f"{intro} it ({name}) cannot be pickled: {why}"
+    assert str(refuse(work, [kind()])) == f"{intro} argument 1[0] ({name}) cannot be pickled: {why}"
+    assert str(refuse(kind())) == f"cannot send `{kind.__qualname__}` to a worker: it ({name}) cannot be pickled: {why}"
+    assert refuse(functools.partial(kind())).part.startswith("the function of the partial")
+
+
+def test_a_container_that_cannot_be_read() -> None:
+    said = str(refuse(work, HidesItsItems([1])))
+    assert said == "cannot send argument 1 of `work` to a worker: it cannot be pickled: RuntimeError: no items"
+
+
 def test_recursion_is_explained() -> None:
     nested: list[Any] = []
     for _ in range(100_000):
@@ -194,8 +314,31 @@ def test_what_is_no_exception_passes_through() -> None:
         CallEncoder().encode(work, (Interrupts(),), {})
 
 
-def test_serializer_pickle_refuses_in_the_host_what_a_worker_cannot_look_up() -> None:
-    with pytest.raises(PayloadError, match=r"ships nothing by value; use serializer='auto'"):
+BY_NAME_ONLY = (
+    "and serializer='pickle' ships nothing by value; use serializer='auto', or move it to the top level of a module that "
+    "workers can import"
+)
+
+
+def test_serializer_pickle_refuses_in_the_host_what_a_worker_cannot_look_up(notebook: Notebook) -> None:
+    notebook.module.__dict__["lock"] = threading.Lock()
+    notebook.cell("class Errors(list):\n  def __init__(self): pass\ndef val(): return Errors()\ndef uses(): return lock")
+    encoder, name = CallEncoder("pickle"), notebook.module.__name__
+    module = f"is of the module {name!r}, which workers cannot import"
+    for what in (notebook.val, notebook.Errors, notebook.uses):
+        with pytest.raises(PayloadError) as info:
+            encoder.encode(what, (), {})
+        assert str(info.value) == f"cannot send `{what.__qualname__}` to a worker: it {module}, {BY_NAME_ONLY}"
+    with pytest.raises(PayloadError) as info:
+        encoder.encode(len, ([notebook.val],), {})
+    assert str(info.value) == f"cannot send argument 1 of `len` to a worker: argument 1[0] {module}, {BY_NAME_ONLY}"
+    with pytest.raises(PayloadError) as info:
+        encoder.encode(len, (notebook.Errors(),), {})
+    assert str(info.value) == (
+        f"cannot send argument 1 of `len` to a worker: it (a {name}.Errors) cannot be pickled: "
+        f"PicklingError: {name}.Errors {module}, {BY_NAME_ONLY}"
+    )
+    with pytest.raises(PayloadError, match=r"it is not what workers find as '.*<lambda>' in the module 'tests\.unit\."):
         CallEncoder("pickle").encode(lambda: 1, (), {})
     assert CallDecoder().decode(CallEncoder("pickle").encode(len, ("abc",), {})) == (len, ("abc",), {})
 
@@ -208,7 +351,9 @@ def test_a_module_that_the_worker_cannot_find(tmp_path: Path, monkeypatch: pytes
     with Worker(path=[]) as worker:
         with pytest.raises(ModuleNotFoundError) as info:
             worker.call(only_here.f)
-        assert "The worker looked for 'only_here' in its sys.path" in info.value.__notes__[0]
+        looked, of_host = info.value.__notes__[0].splitlines()
+        assert looked.startswith("The worker looked for 'only_here' in its sys.path: [")
+        assert of_host == "The host's sys.path when the call was submitted: ['the host']"
         worker.encoder._path = []  # as if the folder had been added after the executor was made
         assert worker.call(only_here.f) == 1
 

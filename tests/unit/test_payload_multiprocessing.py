@@ -160,8 +160,9 @@ def test_those_of_a_fork_context_quote_the_fix(kind: str) -> None:
     made = getattr(multiprocessing.get_context("fork"), kind)()
     with pytest.raises(PayloadError) as info:
         CallEncoder().encode(id, (made,), {})
+    one = f"an {kind}" if kind in ("Event", "RLock") else f"a {kind}"
     assert str(info.value) == (
-        f'cannot send argument 1 of `id` to a worker: it is a {kind} of a "fork" context, which no other start method can '
+        f'cannot send argument 1 of `id` to a worker: it is {one} of a "fork" context, which no other start method can '
         f'hand over; make it with `multiprocessing.get_context("spawn").{kind}()`'
     )
     if kind == "Queue":

@@ -26,7 +26,7 @@ from forkpool._shared.payload import CallDecoder, ResultEncoder, PayloadError
 if len(sys.argv) > 3:
     import multiprocessing
     multiprocessing.current_process().authkey = bytes.fromhex(sys.argv[3])
-decoder, results = CallDecoder(), ResultEncoder()
+decoder, results = CallDecoder(['the host']), ResultEncoder()
 source, sink = sys.stdin.buffer, open(1, "wb", closefd=False)
 while len(head := source.read(8)) == 8:
     try:

@@ -71,7 +71,7 @@ class WorkerProcess:
     def __init__(self, snapshot: dict[str, Any]) -> None:
         """In the fork server, when everything is preloaded. It gets a worker's signal handlers, which do nothing in it."""
         self._snapshot = snapshot
-        self._loop = TaskLoop()
+        self._loop = TaskLoop(snapshot["sys_path"])
         self._identity = prepare_worker(snapshot, keep_signals=self._loop.set_handlers())
         self._signals = SignalGuard(in_fork=True)
         self._streams = keep_unfinished_lines()
@@ -157,10 +157,10 @@ class TaskLoop:
     _first_stamp: int
     _signals: SignalGuard
 
-    def __init__(self) -> None:
+    def __init__(self, host_path: list[str]) -> None:
         self._pid = 0  # in the fork server, where what follows is not there yet
         self._pipe = TaskPipe()
-        self._decoder = CallDecoder()
+        self._decoder = CallDecoder(host_path)
         self._encoder = ResultEncoder()
         self._in_task = False
         self._tried = 0  # how often the present call was tried before

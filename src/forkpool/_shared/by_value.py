@@ -29,7 +29,7 @@ import cloudpickle
 from forkpool._shared import mp_support, rebuild, tracking
 from forkpool._shared.by_value_classes import is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
-from forkpool._shared.importable import by_reference, is_importable, resolves
+from forkpool._shared.importable import BY_NAME_ONLY, by_reference, is_importable, resolves, why_not_by_name
 from forkpool._shared.plain import SCALARS
 from forkpool._shared.tracking import Key
 
@@ -65,10 +65,7 @@ class StandardPickler(pickle.Pickler):
             return mp_support.reduce_socket(obj)
         is_class = issubclass(type(obj), type)
         if (is_class or type(obj) is types.FunctionType) and not self.has_name(obj) and id(obj) not in _UNNAMED_TYPES:
-            raise pickle.PicklingError(
-                f"{obj.__module__}.{obj.__qualname__} cannot be imported by a worker, and "
-                "serializer='pickle' ships nothing by value; use serializer='auto'"
-            )
+            raise pickle.PicklingError(f"{obj.__module__}.{obj.__qualname__} {why_not_by_name(obj)}, {BY_NAME_ONLY}")
         return NotImplemented
 
     def has_name(self, obj: Any) -> bool:

@@ -8,6 +8,7 @@ Tests: tests/process/test_current_task.py
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -38,12 +39,26 @@ def run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[
     return results
 
 
-def name_of(fn: Callable[..., Any]) -> str:
+def without_chunks(fn: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[tuple[Any, ...], ...] | None]:
+    """The user's function and the items, each a tuple of arguments, of a task of `map(chunksize=)`; else `fn` and None."""
+    if type(fn) is functools.partial and fn.func is run_chunk and len(args) == 1:
+        return fn.args[0], args[0]
+    return fn, None
+
+
+def name_of(fn: Any) -> str:
     """What messages call a task that was given no name: its callable's qualified name."""
-    name = getattr(fn, "__qualname__", None)
+    name = attribute_of(fn, "__qualname__")
     if type(name) is str:
         return name
-    inner = getattr(fn, "func", None)  # functools.partial
-    if inner is run_chunk:
-        return name_of(fn.args[0])  # type: ignore[attr-defined]
-    return name_of(inner) if inner is not None and inner is not fn else type(fn).__qualname__
+    if not issubclass(type(fn), functools.partial):
+        return type(fn).__qualname__
+    return name_of(fn.args[0] if fn.func is run_chunk else fn.func)
+
+
+def attribute_of(value: Any, name: str) -> Any:
+    """An attribute, or None where there is none, or code of the user's (`__getattr__`, a property) fails to give it."""
+    try:
+        return getattr(value, name, None)
+    except Exception:
+        return None

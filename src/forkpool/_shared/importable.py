@@ -16,6 +16,10 @@ import types
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from typing import Any
 
+BY_NAME_ONLY = (
+    "and serializer='pickle' ships nothing by value; use serializer='auto', or move it to the top level of a module that "
+    "workers can import"
+)
 NEVER_BY_REFERENCE = frozenset({"__main__", "__mp_main__"})
 
 # name -> (module object, verdict). The object is compared, so that a replaced module gets a verdict of its own.
@@ -109,6 +113,13 @@ def resolves(obj: Any, module_name: str | None, qualname: str | None) -> bool:
 def by_reference(obj: Any) -> bool:
     """Tell whether this class or function may travel as a name."""
     return resolves(obj, getattr(obj, "__module__", None), getattr(obj, "__qualname__", None))
+
+
+def why_not_by_name(obj: Any) -> str:
+    """Why a class or function is none that may travel as a name."""
+    if not is_importable(obj.__module__):
+        return f"is of the module {obj.__module__!r}, which workers cannot import"
+    return f"is not what workers find as {obj.__qualname__!r} in the module {obj.__module__!r}"
 
 
 def module_of_globals(namespace: dict[str, Any]) -> types.ModuleType | None:

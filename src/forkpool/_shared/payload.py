@@ -53,7 +53,7 @@ class CallEncoder:
 
     Args:
         serializer: "auto" takes the standard pickle where that is provably safe, else by-value pickling;
-            "pickle" never ships anything by value; "cloudpickle" always takes the by-value path.
+            "pickle" never ships anything by value; "cloudpickle" always takes the by-value path. Results are not bound by it.
         warn: Called with a text, in the caller's thread, once per call site that ships the same megabytes again and again.
         preloads_main: The workers are forked from a process that ran the program; see `forkpool._child.preload_main`.
         pool_name: Unique; sockets and connections in the calls are fetched from the pool of that name, see `passed_fds`.
@@ -149,9 +149,14 @@ class CallEncoder:
 
 
 class CallDecoder:
-    """Unpickle calls in a worker; lives as long as the worker. One thread."""
+    """Unpickle calls in a worker; lives as long as the worker. One thread.
 
-    def __init__(self) -> None:
+    Args:
+        host_path: The host's `sys.path`, which calls bring along only when it was changed; None: this process is the host.
+    """
+
+    def __init__(self, host_path: list[str] | None = None) -> None:
+        self._host_path = sys.path if host_path is None else host_path
         self.name: str | None = None  # of the call that was decoded last, if it was given one
         self._last_path: list[str] | None = None
         # Tables of which nothing is new to this worker: namespace, name, function, and the namespace's module.
@@ -166,19 +171,21 @@ class CallDecoder:
         view = memoryview(data)
         flags, view = view[0], view[1:]
         self.name = None
+        host_path = self._host_path
         try:
             if flags & TITLE:
                 part, view = _split(view)
                 self.name = str(part, "utf-8", "surrogatepass")
             if flags & PATH:
                 part, view = _split(view)
-                self._extend_path(pickle.loads(part))
+                host_path = pickle.loads(part)
+                self._extend_path(host_path)
             if not flags & RICH:
                 module, name, args, kwargs = pickle.loads(view)
                 return _look_up(module, name), args, kwargs
             fn, args, kwargs = self._load_rich(flags, view)
         except ModuleNotFoundError as exc:
-            explain.add_path_note(exc, self._last_path)
+            explain.add_path_note(exc, host_path)
             raise
         return fn, args, kwargs
 

@@ -67,6 +67,8 @@ class Entry:
 class Session:
     """Everything that one call needs: its body and the table of entries."""
 
+    by_value = True  # functions and classes travel also where a worker could not look them up
+
     def __init__(self) -> None:
         self._entries: dict[Key, Entry | None] = {}
         self._queue: deque[tuple[Key, Any]] = deque()
@@ -309,6 +311,7 @@ class ResultSession(Session):
 class StandardSession(Session):
     """What `serializer="pickle"` asks for: the standard pickle, which refuses early what a worker could not look up."""
 
+    by_value = False
     pickler = StandardPickler
 
     def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:

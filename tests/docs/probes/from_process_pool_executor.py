@@ -85,6 +85,56 @@ def _():
         assert isinstance(ours.submit(invert, lock).exception(), SerializationError)
 
 
+@claim("a lock, open file or `threading.local()` at module level of the program")
+def _():
+    made_at_module_level = (use_lock, use_file, use_local)
+    for method in ("fork", "forkserver"):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as theirs:
+            assert [theirs.submit(use).result() for use in made_at_module_level] == [True] * 3
+    with ForkPoolExecutor(1) as ours:
+        for use in made_at_module_level:
+            error = ours.submit(use).exception()
+            assert isinstance(error, SerializationError)
+            assert "in the initializer, or inside the function" in str(error)
+    with ForkPoolExecutor(1, initializer=make_in_worker) as ours:
+        assert [ours.submit(use_made).result() for _ in range(3)] == [1, 2, 3]
+        assert ours.submit(make_inside).result()
+
+
+LOCK, FILE, LOCAL = threading.Lock(), open(__file__), threading.local()  # noqa: SIM115  (as programs do)
+
+
+def use_lock():
+    with LOCK:
+        return True
+
+
+def use_file():
+    return FILE.readable()
+
+
+def use_local():
+    return not vars(LOCAL)
+
+
+def make_in_worker():
+    global made
+    made = threading.Lock(), open(__file__), threading.local()  # noqa: SIM115  (for all tasks of the worker)
+    made[2].count = 0
+
+
+def use_made():
+    lock, file, local = made
+    with lock:
+        local.count += 1
+    return file.readable() and local.count
+
+
+def make_inside():
+    with threading.Lock(), open(__file__) as file:
+        return file.readable() and not vars(threading.local())
+
+
 @claim("an argument that you change after `submit`")
 def _():
     seen = []
