@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import sys
+import sysconfig
 import time
 import warnings
 from dataclasses import asdict
@@ -71,6 +72,7 @@ def examine(preload: tuple[str, ...] = (), root: str = "/") -> Report:
             "schema": SCHEMA,
             "forkpool": forkpool.__version__,
             "python": platform.python_version(),
+            "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
             "executable": sys.executable,
             "system": f"{platform.system()} {platform.release()}",
             "inline": inline == "1",
@@ -188,6 +190,8 @@ def _advice_on_means(report: Report) -> list[str]:
     ]
     if not report["works"]:
         lines.append("Without worker processes, calls can run inline: FORKPOOL_INLINE=1 or forkpool.InlineExecutor.")
+    if report["free_threaded"]:
+        lines.append("This is a free-threaded build of Python, on which nothing of forkpool is tested.")
     if report["inline"]:
         lines.append("FORKPOOL_INLINE=1 is set: programs started here run their calls inline, without workers.")
     return lines
@@ -236,7 +240,11 @@ def _advice_on_numbers(report: Report) -> list[str]:
 
 def text_of(report: Report) -> list[str]:
     """The report for people."""
-    lines = [f"forkpool {report['forkpool']}, Python {report['python']} ({report['executable']}), {report['system']}", ""]
+    build = " free-threaded" if report["free_threaded"] else ""
+    lines = [
+        f"forkpool {report['forkpool']}, Python {report['python']}{build} ({report['executable']}), {report['system']}",
+        "",
+    ]
     sections = (
         ("CPUs", _text_of_cpus(report["cpus"])),
         ("pin", _text_of_pin(report["pin"])),

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def test_a_pool_works_here() -> None:
     assert found["schema"] == 1
     assert found["works"] is True
     assert found["executable"] == sys.executable
+    assert found["free_threaded"] is bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     assert found["cpus"]["affinity"] == sorted(os.sched_getaffinity(0))
     first = found["first_result"]
     assert first["seconds"] > first["next"] > 0

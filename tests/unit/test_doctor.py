@@ -17,6 +17,7 @@ HEALTHY: dict[str, Any] = {
     "schema": 1,
     "forkpool": "0.1.0",
     "python": "3.13.0",
+    "free_threaded": False,
     "executable": "/usr/bin/python3",
     "system": "Linux 6.18",
     "inline": False,
@@ -71,6 +72,7 @@ def test_a_healthy_machine_gets_no_advice() -> None:
         ({"limits__processes_of_group": {"limit": 10, "used": 8, "file": "pids.max"}}, ["pids.max", "2 more"]),
         ({"works": False}, ["FORKPOOL_INLINE=1"]),
         ({"inline": True}, ["FORKPOOL_INLINE=1 is set"]),
+        ({"free_threaded": True}, ["free-threaded build", "nothing of forkpool is tested"]),
         (
             {"kernel": [{"name": "memfd", "present": False, "needed": True, "purpose": "pages", "why": "EPERM"}]},
             ["memfd is missing", "EPERM"],
@@ -102,6 +104,10 @@ def test_the_text() -> None:
         "preload nothing (--preload MODULE tries one)",
         "a pool  works: first result after 0.123 s, the next ones after 50 µs at best",
     ]
+
+
+def test_a_free_threaded_build_is_named() -> None:
+    assert doctor.text_of(changed(free_threaded=True))[0].startswith("forkpool 0.1.0, Python 3.13.0 free-threaded (")
 
 
 def test_the_text_of_what_is_not_as_it_should_be() -> None:
