@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from forkpool._callables import check_initializer, check_task
+from forkpool._shared.calls import name_of, run_chunk
 
 
 async def coroutine() -> None: ...
@@ -104,3 +105,15 @@ def test_all_else_is_called() -> None:
     for fn in (len, int, Calls, Calls(), Async, test_async_functions, functools.partial(len), "a".join):
         check_task(fn)
         check_initializer(fn)
+
+
+class HasEverything:
+    def __getattr__(self, name: str) -> Any:
+        return HasEverything()
+
+
+def test_a_callable_is_named_whatever_it_answers() -> None:
+    assert name_of(HasEverything()) == "HasEverything"
+    assert name_of(Calls()) == "Calls"
+    assert name_of(functools.partial(Calls())) == "Calls"
+    assert name_of(functools.partial(run_chunk, functools.partial(generator))) == "generator"

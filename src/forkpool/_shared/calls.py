@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_MOST_WRAPPERS = 20  # arbitrary: an object that has every attribute has one that is a wrapper again, without end
 
 
 class _Forks:
@@ -48,12 +50,17 @@ def without_chunks(fn: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[tuple[Any
 
 def name_of(fn: Any) -> str:
     """What messages call a task that was given no name: its callable's qualified name."""
-    name = attribute_of(fn, "__qualname__")
-    if type(name) is str:
-        return name
-    if not issubclass(type(fn), functools.partial):
-        return type(fn).__qualname__
-    return name_of(fn.args[0] if fn.func is run_chunk else fn.func)
+    if type(fn) is FunctionType:  # most; the rest costs 0.1 µs more
+        return fn.__qualname__
+    for _ in range(_MOST_WRAPPERS):
+        name = attribute_of(fn, "__qualname__")
+        if type(name) is str:
+            return name
+        inner = attribute_of(fn, "func")  # functools.partial, and what is made like it
+        if inner is None:
+            break
+        fn = fn.args[0] if inner is run_chunk else inner
+    return type(fn).__qualname__
 
 
 def attribute_of(value: Any, name: str) -> Any:
