@@ -200,6 +200,47 @@ def test_what_runs_is_what_the_host_held_at_submit(start: Start) -> None:
     assert program.value("late") == "1"
 
 
+def test_a_default_that_is_a_global_is_that_global(start: Start) -> None:
+    program = start("""
+        import functools
+        from forkpool import ForkPoolExecutor
+
+        MISSING = object()
+        REGISTRY = {}
+
+        def get(key, default=MISSING):
+            return "none given" if default is MISSING else default
+
+        def decorate(function):
+            @functools.wraps(function)
+            def wrapper(*args, default=MISSING):
+                return default is MISSING and function(*args)
+            return wrapper
+
+        @decorate
+        def decorated(key, default=MISSING):
+            return default is MISSING
+
+        def add(key, registry=REGISTRY):
+            registry[key] = 1
+            return sorted(REGISTRY)
+
+        with ForkPoolExecutor(1, initializer=add, initargs=("by the initializer",)) as ex:
+            mark("get", (ex.submit(get, "a").result(), ex.submit(get, "a", 5).result()))
+            mark("partial", ex.submit(functools.partial(get, "a")).result())
+            mark("decorated", ex.submit(decorated, "a").result())
+            mark("map", list(ex.map(get, "ab")))
+            mark("add", ex.submit(add, "by a task").result())
+        mark("host", REGISTRY)
+        """).finish()
+    assert program.value("get") == "('none given', 5)"
+    assert program.value("partial") == "none given"
+    assert program.value("decorated") == "True"
+    assert program.value("map") == "['none given', 'none given']"
+    assert program.value("add") == "['by a task', 'by the initializer']"
+    assert program.value("host") == "{}"
+
+
 def test_a_function_by_value_is_always_the_present_one(start: Start) -> None:
     program = start("""
         from forkpool import ForkPoolExecutor

@@ -23,7 +23,7 @@ from tests.unit.worker_process import Worker
 SOURCE = """
     import math, sys, xml
     from os.path import join
-    factor, offset = 3, 0.5
+    factor, offset, nothing = 3, 0.5, object()
     def helper(x, y=10): return x * factor + y
     def plain(): pass
     def square(x: int) -> int: return x * x
@@ -33,6 +33,7 @@ SOURCE = """
     def missing(): return "not_there" in globals() or not_there
     def imports(): import json; return json.dumps(factor)
     def package(): return xml.dom.__name__
+    def sentinel(x, default=nothing): return default is nothing
 """
 CALLS: dict[str, tuple[Any, ...]] = {
     "plain": (),
@@ -41,6 +42,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "even": (5,),
     "imports": (),
     "package": (),
+    "sentinel": (1,),
 }
 
 
@@ -138,6 +140,8 @@ def test_a_submodule_that_is_imported_later_is_sent(notebook: Notebook, monkeypa
         "class C: pass\ndef f(): return C",
         "def f(x=bytearray()): pass",
         "def f(*, x=1): pass",
+        "def f(x=object()): pass",
+        "table = []\ndef f(x=table): pass",
         "def f() -> list[int]: pass",
         "import plugin\ndef f(): return plugin",
         "def f(): import plugin",

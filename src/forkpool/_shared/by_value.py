@@ -15,6 +15,7 @@ import copyreg
 import dataclasses
 import functools
 import io
+import operator
 import pickle
 import socket
 import sys
@@ -27,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from forkpool._shared import mp_support, rebuild, tracking
-from forkpool._shared.by_value_classes import is_made_in_c
+from forkpool._shared.by_value_classes import Call, is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
 from forkpool._shared.importable import BY_NAME_ONLY, by_reference, is_importable, resolves, why_not_by_name
-from forkpool._shared.plain import SCALARS
+from forkpool._shared.plain import MAX_DEPTH, MAX_ITEMS, SCALARS
 from forkpool._shared.tracking import Key
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if missing := [name for name in PRIVATE_NEEDS if not hasattr(cloudpickle.Pickler
 
 _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
 _REBUILD_GLOBALS = vars(rebuild)
+_CONTAINERS = (tuple, list, dict, set, frozenset)
 _BASICS = ("__name__", "__package__", "__file__", "__path__")
 _OF_SYS = ("version_info", "flags", "float_info", "int_info", "hash_info", "thread_info")
 _SINGLEDISPATCH_CODE = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
@@ -92,6 +94,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.root = root  # the object that the entry defines: it must not become a reference to itself
         self.refs: set[Key] = set()  # the entries that this pickle points to
         self._kinds: dict[Any, Any] = {}
+        self._renamed: dict[int, tuple[Any, Any]] = {}  # what functions hold, and the same with names of globals inside
         self._cells: dict[int, Reduced] = {}  # the cells that somebody fills, and how they travel
 
     def reducer_override(self, obj: Any) -> Reduced:
@@ -108,7 +111,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return NotImplemented
         if function.__code__ is _SINGLEDISPATCH_CODE:
             return self.as_global(function) or self._reduce_singledispatch(function)
-        in_body_and_stateful = self.key is None and has_own_state(function)
+        in_body_and_stateful = self.key is None and self.session.homes.has_own_state(function)
         if not in_body_and_stateful and (reference := self.as_global(function)):
             return reference
         return self._function_by_value(function)
@@ -132,9 +135,48 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             basics = {name: function.__globals__[name] for name in _BASICS if name in function.__globals__}
             self.session.need_globals_of(function, space)
         cells = [cell for cell in function.__closure__ or () if self._claim_cell(cell)]
-        state = (attributes_of(function), _contents(cells), submodules_of(function), dict(function.__dict__))
+        contents = [(cell, self._held(function, value)) for cell, value in _contents(cells)]
+        state = (self._attributes_of(function), contents, submodules_of(function), dict(function.__dict__))
         args = (function.__code__, space, basics, function.__closure__)
         return rebuild.make_function, args, state, None, None, rebuild.set_function
+
+    def _attributes_of(self, function: types.FunctionType) -> dict[str, Any]:
+        attributes = attributes_of(function)
+        if (defaults := function.__defaults__) is not None:
+            attributes["__defaults__"] = tuple(self._held(function, value) for value in defaults)
+        if (by_keyword := function.__kwdefaults__) is not None:
+            attributes["__kwdefaults__"] = {name: self._held(function, value) for name, value in by_keyword.items()}
+        return attributes
+
+    def _held(self, function: types.FunctionType, value: Any, depth: int = MAX_DEPTH) -> Any:
+        """Return a default, or what a cell holds, with the names of globals in place of what is a global's value."""
+        kind = type(value)
+        if kind in SCALARS:
+            return value
+        if (name := self._at_home(function, value)) is not None:
+            return name
+        if self.key is not None or kind not in _CONTAINERS or not depth or len(value) > MAX_ITEMS:
+            return value  # in an entry, `persistent_id` looks inside
+        known = self._renamed.get(id(value))
+        if known is None:
+            known = self._renamed[id(value)] = (value, self._with_names_inside(function, value, depth - 1))
+        return known[1]
+
+    def _with_names_inside(self, function: types.FunctionType, value: Any, depth: int) -> Any:
+        items = [*value, *value.values()] if type(value) is dict else list(value)
+        named = [self._held(function, item, depth) for item in items]
+        if all(map(operator.is_, items, named)):
+            return value
+        return dict(zip(named, named[len(value) :], strict=False)) if type(value) is dict else type(value)(named)
+
+    def _at_home(self, function: types.FunctionType, value: Any) -> Any:
+        """Return what pickles as the global, or as the attribute of a class, that is this very object, or None."""
+        home, name = self.session.home_of(function, value) or (None, "")
+        if isinstance(home, type):
+            return Call(rebuild.attribute_ref, home, name)
+        if home is None or (not home.startswith("r:") and self.reference(home, name, value) is None):
+            return None
+        return Call(rebuild.global_ref, home, name)
 
     def _reduce_singledispatch(self, generic: Any) -> Reduced:
         registry = dict(generic.registry)
@@ -314,12 +356,6 @@ def submodules_of(function: types.FunctionType) -> list[str]:
 def by_name(obj: Any) -> bool:
     """Tell whether an object is a function that may travel as a name."""
     return isinstance(obj, types.FunctionType) and by_reference(obj)
-
-
-def has_own_state(function: types.FunctionType) -> bool:
-    """Tell whether a task could leave traces in the function itself, which is fresh for each task then."""
-    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    return bool(function.__closure__) or any(type(value) not in SCALARS for value in defaults)
 
 
 def _contents(cells: Any) -> list[tuple[types.CellType, Any]]:

@@ -83,7 +83,7 @@ class Applier:
         namespace = self.namespace(space)
         if not self._worker:
             if name not in namespace:
-                namespace[name] = self.made[key] = _loads(data)
+                namespace[name] = self.made[key] = _interned(_loads(data))
             return
         known = tracking.received.get(key)
         if known is not None and known[0] == digest:
@@ -93,7 +93,7 @@ class Applier:
         if as_preloaded and known is None and _own_digest(key, namespace[name]) == digest:
             tracking.received[key] = (digest, namespace[name])
             return
-        value = _loads(data)
+        value = _interned(_loads(data))
         # A name that the worker's own code made before the host ever sent it (`globals()["G"] = 1` in an initializer) stays.
         if known is not None or as_preloaded or name not in namespace or name.startswith("__"):
             namespace[name] = value
@@ -258,10 +258,18 @@ def set_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
     for name in submodules:
         importlib.import_module(name)
     for cell, contents in cells:
-        cell.cell_contents = contents
+        cell.cell_contents = _interned(contents)
     for name, value in attributes.items():
         setattr(function, name, value)
+    function.__defaults__ = function.__defaults__ and tuple(map(_interned, function.__defaults__))
+    by_keyword = function.__kwdefaults__
+    function.__kwdefaults__ = by_keyword and {name: _interned(value) for name, value in by_keyword.items()}
     function.__dict__.update(own)
+
+
+def _interned(value: Any) -> Any:
+    """A default that is a global's string is compared with it by identity (`MISSING = "<missing>"`): equal ones become one."""
+    return sys.intern(value) if type(value) is str else value
 
 
 def make_class(metaclass: Any, new: Any, name: str, bases: Any, namespace: dict[str, Any]) -> Any:

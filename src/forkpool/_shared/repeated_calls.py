@@ -20,6 +20,7 @@ from typing import Any
 
 from forkpool._shared.by_value import _BASICS, global_name
 from forkpool._shared.code_names import names_of, submodules_used
+from forkpool._shared.homes import name_in
 from forkpool._shared.importable import is_importable
 from forkpool._shared.plain import SCALARS, is_plain_callable
 
@@ -83,8 +84,7 @@ class RepeatedCall:
         return self._add_function(self.function) and self._globals.setdefault(self.name, self.function) is self.function
 
     def _add_function(self, function: types.FunctionType) -> bool:
-        defaults = function.__defaults__
-        if function.__globals__ is not self._namespace or not all(type(value) in IMMUTABLE for value in defaults or ()):
+        if function.__globals__ is not self._namespace or not all(map(self._add_default, function.__defaults__ or ())):
             return False
         if _has_others(function) or not all(map(_is_constant, function.__annotations__.values())):
             return False
@@ -96,11 +96,18 @@ class RepeatedCall:
                 return False
         return all(self._add_global(name, names.attributes) for name in names.globals)
 
+    def _add_default(self, value: Any) -> bool:
+        """A sentinel (`MISSING = object()`) is that of the worker as long as it is this very global here."""
+        if type(value) is not object:
+            return type(value) in IMMUTABLE
+        name = name_in(self._namespace, value)
+        return name is not None and self._globals.setdefault(name, value) is value
+
     def _add_global(self, name: str, attributes: tuple[str, ...]) -> bool:
         value = self._namespace.get(name, _MISSING)
         is_new = name not in self._globals
         self._globals[name] = value
-        if value is _MISSING or type(value) in IMMUTABLE:
+        if value is _MISSING or type(value) in IMMUTABLE or type(value) is object:
             return True
         if type(value) is types.ModuleType:
             return is_importable(value.__name__) and self._add_submodules(value, attributes)

@@ -32,10 +32,10 @@ from forkpool._shared.by_value import (
     StandardPickler,
     attributes_of,
     global_name,
-    has_own_state,
     submodules_of,
 )
 from forkpool._shared.code_names import names_of
+from forkpool._shared.homes import Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
 from forkpool._shared.plain import SCALARS, all_plain
 from forkpool._shared.tracking import Key
@@ -75,10 +75,11 @@ class Session:
         self._digests: dict[Key, bytes] = {}
         self._shared: dict[str, dict[int, str]] = {}
         self._cells: dict[str, dict[int, tuple[str, int]]] = {}
+        self.homes = Homes()
 
     def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
         """Pickle a call; return whether it is the short form (namespace, name, args, kwargs)."""
-        named = global_name(fn) if type(fn) is types.FunctionType and not has_own_state(fn) else None
+        named = global_name(fn) if type(fn) is types.FunctionType and not self.homes.has_own_state(fn) else None
         if named is None or not (all_plain(args) and all_plain(kwargs.values())):
             return self.encode((fn, args, kwargs)), False
         self.need_global(*named, fn)
@@ -174,6 +175,10 @@ class Session:
                     names.setdefault(id(value), name)
         return names
 
+    def home_of(self, function: types.FunctionType, value: Any) -> tuple[Any, str] | None:
+        """Return where an object that a function holds as a default, or in a cell, is at home."""
+        return self.homes.of(function, value)
+
     def cell_owner(self, space: str, cell: types.CellType) -> tuple[str, int] | None:
         """Return the first global function of a namespace that closes over a cell, and the cell's position there."""
         cells = self._cells.get(space)
@@ -231,7 +236,7 @@ class Session:
     def draft(self, obj: Any, key: Key, root: Any) -> Draft:
         """Pickle a portion of the entry `key`, which defines `root`."""
         with io.BytesIO() as file:
-            kind = ByValuePickler if _holds_no_others(obj) else SharingPickler
+            kind = ByValuePickler if _holds_no_others(obj, self.homes) else SharingPickler
             pickler = kind(file, self, key, root)
             pickler.dump(obj)
             return Draft(file.getvalue(), frozenset(pickler.refs))
@@ -301,6 +306,10 @@ class ResultSession(Session):
     def shared_in(self, space: str) -> dict[int, str]:
         return {}
 
+    def home_of(self, function: types.FunctionType, value: Any) -> tuple[Any, str] | None:
+        """Of what the worker may have filled, the host gets the content."""
+        return self.homes.of(function, value) if is_bare(value) else None
+
     def _make_entry(self, key: Key, value: Any) -> Entry | None:
         try:
             return super()._make_entry(key, value)
@@ -333,17 +342,18 @@ def _hash(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
-def _holds_no_others(obj: Any) -> bool:
+def _holds_no_others(obj: Any, homes: Homes) -> bool:
     """Tell whether looking for other globals inside an object would be in vain, or too dear."""
     if type(obj) is types.FunctionType:
-        defaults = (*(obj.__defaults__ or ()), *(obj.__kwdefaults__ or {}).values())
-        return not obj.__closure__ and not obj.__dict__ and all(type(value) in SCALARS for value in defaults)
+        return not obj.__closure__ and not obj.__dict__ and homes.are_shared(obj)
     return isinstance(obj, types.ModuleType) or (type(obj) in (list, dict, set) and len(obj) > MAX_SHARING)
 
 
 def _is_simple(function: types.FunctionType) -> bool:
     """Tell whether a function consists of immutable parts only, which its attributes' values show."""
-    return not function.__annotations__ and _holds_no_others(function)
+    if function.__annotations__ or function.__closure__ or function.__dict__:
+        return False
+    return all(type(value) in SCALARS for value in defaults_of(function))
 
 
 # Functions are compared and hashed by identity. What was drafted is compared by content, see `_draft_simple_function`.

@@ -1,0 +1,21 @@
+"""An importable module with sentinels, and with functions that no name leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class _Kind:
+    pass
+
+
+_MISSING, _UNSET = object(), _Kind()
+
+
+def compare_later(first: object = _MISSING) -> Callable[[], tuple[bool, bool]]:
+    """Return a closure that compares what it holds with the module's globals."""
+
+    def compare(second: object = _UNSET) -> tuple[bool, bool]:
+        return first is _MISSING, second is _UNSET
+
+    return compare
