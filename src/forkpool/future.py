@@ -15,10 +15,8 @@ Tests: tests/unit/test_future.py, tests/unit/test_future_results.py, tests/proce
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures._base import (
     CANCELLED,
     CANCELLED_AND_NOTIFIED,
@@ -30,6 +28,7 @@ from concurrent.futures._base import (
 from typing import Any, TypeVar
 
 from ._lazy_future import _NO_CONDITION, LazyFuture
+from ._unpickling import EncodedAnswer, is_of_the_moment, is_shortage
 
 T = TypeVar("T")
 # Pid and slot, when its worker took the call (monotonic nanoseconds), and how many seconds it had it (None: it still has it).
@@ -41,28 +40,6 @@ _RAN = threading.Event()
 _RAN.set()
 _threads_in_callbacks: set[int] = set()  # identities of those that run callbacks now: they must not wait for others
 _leaving = threading.RLock()  # of this process: made anew in each fork
-_forker = 0  # the thread that lives on in this fork
-
-
-class EncodedAnswer:
-    """An answer that nobody has unpickled yet."""
-
-    __slots__ = ("data", "decode", "is_error", "lock", "owner")
-
-    def __init__(self, data: bytes | bytearray, decode: Callable[[bytes | bytearray], Any], is_error: bool) -> None:
-        self.data = data
-        self.decode = decode
-        self.is_error = is_error
-        self.lock = threading.Lock()  # unpickled once, however many threads ask
-        self.owner = 0  # the thread that unpickles
-
-
-def _is_of_the_moment(error: BaseException) -> bool:
-    """Whether unpickling failed for a reason that has nothing to do with what was to be unpickled.
-
-    The user's Ctrl-C, most likely; or no descriptor is left to import what is needed, as our own errors are with the first.
-    """
-    return isinstance(error, KeyboardInterrupt) or (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE))
 
 
 class ForkFuture(LazyFuture[T]):
@@ -180,7 +157,9 @@ class ForkFuture(LazyFuture[T]):
                     self._let_callbacks_run(timeout)
             if value is None:  # or not unpickled when we looked; by now another thread may have done it
                 self._decode()
-                return super().result(0)
+                if self._exception is not None:  # the base class takes one whose truth value is False for none
+                    raise self._exception
+                return self._result  # type: ignore[no-any-return]
             return value
         finally:
             self = None  # type: ignore[assignment]  # what it raised holds this frame: as in the base class, no cycle
@@ -193,8 +172,13 @@ class ForkFuture(LazyFuture[T]):
         if self._has_callbacks:
             self._let_callbacks_run(timeout)
         if error is None:  # as in `result`
-            self._decode()
-            return super().exception(0)
+            try:
+                self._decode()
+            except BaseException as lacking:
+                if not is_shortage(lacking):
+                    raise
+                return lacking  # what `result` would raise: asyncio asks here, and never tells who awaits if this raises
+            return self._exception
         return error
 
     # --- the supervisor's side -------------------------------------------------------------------------
@@ -362,26 +346,25 @@ class ForkFuture(LazyFuture[T]):
         encoded = self._encoded
         if encoded is None:
             return
-        me = threading.get_ident()
-        if encoded.owner == me:
+        if encoded.is_being_unpickled_here():
             raise RuntimeError("unpickling this future's result asks for this future's result")
         with encoded.lock:
-            if self._encoded is None:
-                return
-            encoded.owner = me
-            try:
-                value = encoded.decode(encoded.data)
-            except BaseException as error:
-                if _is_of_the_moment(error):  # whoever asks again gets the answer
-                    encoded.owner = 0
-                    raise
-                self._exception = error
-            else:
-                if encoded.is_error:
-                    self._exception = value
-                else:
-                    self._result = value
-            self._encoded = None
+            if self._encoded is not None:
+                self._decode_alone(encoded)
+
+    def _decode_alone(self, encoded: EncodedAnswer) -> None:
+        try:
+            value = encoded.decode(encoded.data)
+        except BaseException as error:
+            if is_of_the_moment(error):
+                raise  # whoever asks again gets the answer
+            self._settle(None, error)
+        else:
+            self._settle(*((None, value) if encoded.is_error else (value, None)))
+
+    def _settle(self, result: Any, error: BaseException | None) -> None:
+        """In one step: who is interrupted has settled it or has not, and nobody unpickles twice what somebody holds."""
+        self.__dict__.update(_result=result, _exception=error, _encoded=None)
 
     def _check_may_wait(self) -> None:
         pool = self._pool
@@ -412,14 +395,14 @@ class ForkFuture(LazyFuture[T]):
             own.setdefault("_ending", "answer")
             self._state = CANCELLED_AND_NOTIFIED if cancelled else FINISHED
         encoded = self._encoded
-        if encoded is not None and encoded.owner != _forker:
+        if encoded is not None and not encoded.is_being_unpickled_here():
             self._encoded = EncodedAnswer(encoded.data, encoded.decode, encoded.is_error)
         own["_meeting"] = _NO_CONDITION  # with the callbacks that were left there: they are the host's to run
 
 
 def _note_fork() -> None:
-    global _leaving, _forker
-    _leaving, _forker = threading.RLock(), threading.get_ident()
+    global _leaving
+    _leaving = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

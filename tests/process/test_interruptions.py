@@ -4,6 +4,7 @@ Row "a signal handler, __del__ or weakref callback raises or calls the pool in t
 What was accepted ends exactly once; the pool is usable afterwards.
 """
 
+import errno
 import gc
 import linecache
 import signal
@@ -12,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -212,12 +214,17 @@ def test_first_submit_interrupted_at_every_line(marks: Marks) -> None:
     assert str(line) in words
 
 
+def ask_too_early(future: Future[Any]) -> None:
+    with pytest.raises(TimeoutError):
+        future.result(timeout=0)
+
+
 @pytest.mark.parametrize("what", ["cancel", "kill", "result", "done", "add_done_callback"])
 def test_methods_of_a_future_interrupted_at_every_line(what: str, gate: Gate) -> None:
     calls: dict[str, Callable[[Any], Any]] = {
         "cancel": lambda future: future.cancel(),
         "kill": lambda future: future.kill(),
-        "result": lambda future: future.result(timeout=0) if future.done() else None,
+        "result": ask_too_early,
         "done": lambda future: future.done(),
         "add_done_callback": lambda future: future.add_done_callback(repr),
     }
@@ -235,6 +242,140 @@ def test_methods_of_a_future_interrupted_at_every_line(what: str, gate: Gate) ->
         assert blocker.result() == "blocker"
         assert wait([future], timeout=30).not_done == set()
         assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+class Small:
+    """One of many in a result whose unpickling takes a while."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def many_small(count: int) -> list[Small]:
+    return [Small(number) for number in range(count)]
+
+
+def fail_with_small(count: int) -> None:
+    raise ValueError(many_small(count))
+
+
+def ask_for_small(future: Future[Any]) -> tuple[bool, int]:
+    """Whether it failed, and how many came."""
+    try:
+        value, failed = future.result(), False
+    except ValueError as error:
+        value, failed = error.args[0], True
+    return failed, value if isinstance(value, int) else sum(one.number == number for number, one in enumerate(value))
+
+
+ANSWERS: dict[str, Callable[[int], Any]] = {"plain": tasks.identity, "objects": many_small, "exception": fail_with_small}
+
+
+@pytest.mark.slow
+@pytest.mark.alarm(180)
+@pytest.mark.parametrize("kind", [Interrupted, KeyboardInterrupt])
+@pytest.mark.parametrize("method", ["result", "exception"])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_asking_for_an_answer_interrupted_at_every_line(answer: str, method: str, kind: type[BaseException]) -> None:
+    """Also in the middle of unpickling it: who asks next gets it, in this thread and in another."""
+    expected = (answer == "exception", 1000)
+    with ForkPoolExecutor(1) as ex:
+        for line in range(1, 500):
+            future = ex.submit(ANSWERS[answer], 1000)
+            assert wait([future]).not_done == set()
+            ask = partial(ask_for_small, future) if method == "result" else future.exception
+            _, where = interrupt(ask, line, kind)
+            assert ask_for_small(future) == expected, where
+            assert (future.exception() is not None) == expected[0], where
+            if not where:
+                break
+        assert line > 3
+
+
+ALARMS_WHILE_UNPICKLING = """
+import forkpool, signal
+from concurrent.futures import wait
+from tests.process.test_interruptions import ask_for_small, fail_with_small, many_small
+
+class Ring(Exception): ...
+def ring(*_):
+    raise Ring
+signal.signal(signal.SIGALRM, ring)
+rings = wrong = 0
+with forkpool.ForkPoolExecutor(1) as ex:
+    for number in range(1, 17):
+        future = ex.submit((many_small, fail_with_small)[number % 2], 20_000)
+        wait([future])
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.001 * number)
+            ask_for_small(future)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Ring:
+            rings += 1
+        wrong += ask_for_small(future) != (number % 2 == 1, 20_000)
+mark("rings", rings > 0)
+mark("wrong", wrong)
+"""
+
+
+@pytest.mark.slow
+def test_a_timer_that_raises_while_an_answer_is_unpickled(start: Start) -> None:
+    script = start(ALARMS_WHILE_UNPICKLING).finish()
+    assert script.value("rings") == "True"
+    assert script.value("wrong") == "0"
+
+
+lacking: list[BaseException] = []
+
+
+def unpickle_if_nothing_lacks(depth: int) -> str:
+    if depth:
+        return unpickle_if_nothing_lacks(depth - 1)
+    if lacking:
+        raise lacking.pop()
+    return "value"
+
+
+class NeedsRoom:
+    """Unpickled by a function that goes down some frames."""
+
+    def __reduce__(self) -> Any:
+        return unpickle_if_nothing_lacks, (50,)
+
+
+def ask_from(depth: int, future: Future[Any]) -> Any:
+    return future.result() if depth == 0 else ask_from(depth - 1, future)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "no descriptor"), RecursionError()], ids=repr)
+def test_what_lacks_while_an_answer_is_unpickled(error: BaseException) -> None:
+    with ForkPoolExecutor(1) as ex:
+        futures = [ex.submit(NeedsRoom), ex.submit(NeedsRoom)]
+        wait(futures)
+        lacking.append(error)
+        with pytest.raises(type(error)):
+            futures[0].result()
+        lacking.append(error)
+        assert futures[1].exception() is error
+        for future in futures:
+            assert future.result() == "value"
+            assert future.exception() is None
+
+
+def test_a_caller_deep_in_a_recursion_takes_nothing_from_who_asks_next() -> None:
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(NeedsRoom)
+        wait([future])
+        vain = 0
+        for depth in range(sys.getrecursionlimit(), 0, -5):
+            try:
+                assert ask_from(depth, future) == "value"
+            except RecursionError:
+                vain += 1
+                continue
+            break
+        assert vain > 50 // 5, "it was unpickled in part"
+        assert future.result() == "value"
 
 
 def test_shutdown_interrupted_at_every_line() -> None:

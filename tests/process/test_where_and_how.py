@@ -389,6 +389,23 @@ def test_exceptions_that_do_not_pickle_well() -> None:
         assert ex.submit(tasks.pid).result() == pid
 
 
+class Falsy(Exception):
+    def __len__(self) -> int:
+        return 0
+
+
+def raise_one_that_is_false(_: object = None) -> None:
+    raise Falsy("no members")
+
+
+def test_an_exception_whose_truth_value_is_false() -> None:
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(raise_one_that_is_false)
+        for ask in (future.result, lambda: list(ex.map(raise_one_that_is_false, range(3)))):
+            with pytest.raises(Falsy, match="no members"):
+                ask()
+
+
 def unpicklable_result() -> Any:
     return {"a": [threading.Lock()]}
 

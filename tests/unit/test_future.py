@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from forkpool._lazy_future import LazyFuture
-from forkpool.future import EncodedAnswer, ForkFuture
+from forkpool._unpickling import EncodedAnswer
+from forkpool.future import ForkFuture
 from tests.support.futures import STOPPABLE, TASK, in_thread, make, running
 
 # --- what we rely on

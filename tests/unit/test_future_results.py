@@ -5,14 +5,20 @@ Runs in: pytest. Races are forced by calling the other side in the middle of a s
 
 import concurrent.futures
 import errno
+import os
+import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from forkpool.future import EncodedAnswer, ForkFuture
+from forkpool._unpickling import EncodedAnswer
+from forkpool.future import ForkFuture
 from tests.support.futures import in_thread, make, running
 
 # --- unpickling
@@ -120,19 +126,170 @@ def test_what_unpickling_raises_is_the_answer(error: type[BaseException]) -> Non
     assert isinstance(future.exception(), error)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EMFILE, "too many"), OSError(errno.ENFILE, "too many")])
+def once(do: Callable[[], object]) -> Callable[[], object]:
+    """Do it the first time only."""
+    times = [do]
+    return lambda: times.pop()() if times else None
+
+
+def raiser(error: BaseException) -> Callable[[], object]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+SHORTAGES = [OSError(number, "short") for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)] + [
+    MemoryError(),
+    RecursionError(),
+]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), *SHORTAGES], ids=repr)
 def test_ctrl_c_or_a_shortage_while_unpickling_loses_nothing(error: BaseException) -> None:
-    failures = [error]
-
-    def fail_once() -> None:
-        if failures:
-            raise failures.pop()
-
-    future = finished_with(Decoder("value", fail_once))
+    future = finished_with(Decoder("value", once(raiser(error))))
     with pytest.raises(type(error)):
         future.result()
     assert future.result() == "value"
     assert in_thread(future.result) == ["value"]
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=repr)
+def test_a_shortage_is_what_exception_says_now_and_not_later(error: BaseException) -> None:
+    """Asyncio asks `exception()` first, and who awaits there would never be told if that raised."""
+    future = finished_with(Decoder("value", once(raiser(error))))
+    assert future.exception() is error
+    assert future.exception() is None
+    assert future.result() == "value"
+
+
+def test_a_caller_deep_in_a_recursion_takes_nothing_from_the_next() -> None:
+    def build(depth: int = 50) -> object:
+        return "value" if depth == 0 else build(depth - 1)
+
+    def ask(depth: int) -> object:
+        return future.result() if depth == 0 else ask(depth - 1)
+
+    decoder = Decoder("value", build)
+    future = finished_with(decoder)
+    for depth in range(sys.getrecursionlimit(), 0, -5):
+        try:
+            assert ask(depth) == "value"
+        except RecursionError:
+            continue
+        break
+    assert len(decoder.threads) > 1, "it had begun before, and not had the room"
+    assert future.result() == "value"
+
+
+class Ring(Exception):
+    """What signal handlers raise here. No BaseException, which less code would take for its own."""
+
+
+def ring(signum: int, frame: FrameType | None) -> None:
+    raise Ring
+
+
+def ring_and_walk(signum: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        frame = frame.f_back
+    raise Ring
+
+
+def ring_once(*_: object) -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    raise Ring
+
+
+def ring_below(*args: object) -> None:
+    raiser(Ring())()
+
+
+class Bell:
+    def ring(self, signum: int, frame: FrameType | None) -> None:
+        raise Ring
+
+    def __call__(self, *_: object) -> None:
+        raise Ring
+
+
+HANDLERS: list[Any] = [ring, ring_and_walk, ring_once, ring_below, Bell().ring, Bell(), partial(ring), partial(ring_and_walk)]
+
+
+@pytest.fixture
+def on_signal() -> Iterator[Callable[[Any], object]]:
+    """Install a handler for SIGUSR1."""
+    before = signal.getsignal(signal.SIGUSR1)
+    yield partial(signal.signal, signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def send_signal() -> None:
+    signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("method", ["result", "exception"])
+@pytest.mark.parametrize("is_error", [False, True])
+def test_what_a_signal_handler_raises_is_the_callers_and_not_the_answer(
+    on_signal: Callable[[Any], object], handler: Any, method: str, is_error: bool
+) -> None:
+    value = ValueError("the task's") if is_error else "value"
+    future = finished_with(Decoder(value, once(send_signal)), is_error=is_error)
+    on_signal(handler)
+    with pytest.raises(Ring):
+        getattr(future, method)()
+    assert future.exception() is (value if is_error else None)
+    if not is_error:
+        assert future.result() == "value"
+
+
+def test_what_unpickling_raises_after_a_handler_ran_or_inside_one_is_the_answer(on_signal: Callable[[Any], object]) -> None:
+    seen: list[object] = []
+
+    def come_and_go(signum: int, frame: object) -> None:
+        seen.append(frame)
+
+    def ask(signum: int, frame: object) -> None:
+        seen.append(future.exception())
+
+    on_signal(come_and_go)
+    assert isinstance(finished_with(Decoder(ValueError, send_signal)).exception(), ValueError)
+    on_signal(ask)
+    future = finished_with(Decoder(SystemExit))
+    send_signal()
+    assert future.exception() is seen[-1]
+    assert isinstance(seen[-1], SystemExit)
+
+
+def test_unpickling_that_was_interrupted_at_any_point_can_be_tried_again_by_the_same_thread() -> None:
+    def again() -> None:
+        with pytest.raises(RuntimeError, match="asks for this future's result"):
+            future.result()
+        raise KeyboardInterrupt
+
+    future = finished_with(Decoder("value", once(again)))
+    with pytest.raises(KeyboardInterrupt):
+        future.result()
+    assert future.result() == "value"
+
+
+class Falsy(Exception):
+    def __len__(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("unpickled", [True, False])
+def test_an_exception_whose_truth_value_is_false_is_raised(unpickled: bool) -> None:
+    if unpickled:
+        future = running()
+        future._finish(error=Falsy())
+    else:
+        future = finished_with(Decoder(Falsy()), is_error=True)
+    for _ in range(2):
+        with pytest.raises(Falsy):
+            future.result()
+    assert type(future.exception()) is Falsy
 
 
 def test_unpickling_that_asks_for_its_own_result_is_told_so() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from forkpool.future import EncodedAnswer, ForkFuture
+from forkpool._unpickling import EncodedAnswer
+from forkpool.future import ForkFuture
 from tests.support.futures import in_thread, make, running
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from .._core.states import Task, Verdict, Worker
 from .._core.wire import PLAIN, Kind
-from ..future import EncodedAnswer, ForkFuture, Run
+from .._unpickling import EncodedAnswer
+from ..future import ForkFuture, Run
 from .answers import decode_exception, decode_value
 from .callbacks import CallbackRunner
 from .group_memory import GroupMemory

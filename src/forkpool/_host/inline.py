@@ -26,9 +26,10 @@ from .._core.repeating import is_asked_for
 from .._core.states import RepeatableTask, Task
 from .._shared.calls import name_of
 from .._shared.payload import PayloadError
+from .._unpickling import EncodedAnswer
 from ..config import PoolConfig, TaskOptions
 from ..events import Placement, PoolStatistics
-from ..future import EncodedAnswer, ForkFuture
+from ..future import ForkFuture
 from .any_pool import AnyPool, check_accepts, keep_until_exit, warn
 from .inline_worker import Answer, EnvironmentOf, Running, initialize, work
 from .intake import Request

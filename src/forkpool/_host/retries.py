@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from .._core.repeating import RESULT_UNPICKLABLE
 from .._core.states import RepeatableTask, Task
 from .._core.wire import Kind
-from ..future import EncodedAnswer, Run
+from .._unpickling import EncodedAnswer, is_interruption
+from ..future import Run
 from .tally import Outcome
 
 _LINE = 300  # characters that a note quotes of an error
@@ -91,7 +92,10 @@ def never_again(task: Task, why: str) -> Failure:
 
 def _decode_noted(decode: Callable[[Any], Any], notes: tuple[str, ...], data: Any) -> Any:
     error = decode(data)
-    with contextlib.suppress(Exception):  # a class that forbids attributes, or uses this one for something else
+    try:
         for text in notes:
             BaseException.add_note(error, text)
+    except Exception as failure:  # a class that forbids attributes, or uses this one for something else
+        if is_interruption(failure):
+            raise
     return error
