@@ -1,16 +1,22 @@
 """Every exception and warning that a user can get from forkpool.
 
 Runs in: the host, and wherever an error is unpickled. It is imported only when an error is needed (its standard library
-bases cost 60 ms of imports); children never import it, they send facts.
+bases cost 60 ms of imports), which may be when the interpreter has begun to exit; children never import it, they send facts.
 Each class also inherits the class that existing `except` clauses name. All pickle, and hold text and numbers, no live object.
-Tests: tests/unit/test_errors.py
+Tests: tests/unit/test_errors.py; at exit, tests/process/test_shutdown.py
 """
 
 from __future__ import annotations
 
 import pickle
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+try:
+    from concurrent.futures.process import BrokenProcessPool
+except RuntimeError:
+    # The interpreter is exiting, and `threading` takes no more of the hooks that this module registers as it is imported. So
+    # nobody else can import it either, and no `except` clause can name the class: its base is all that one may catch.
+    from concurrent.futures import BrokenExecutor as BrokenProcessPool  # type: ignore[assignment]
 
 
 class ForkPoolError(Exception):

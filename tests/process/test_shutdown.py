@@ -307,6 +307,49 @@ for number in range(20):
     assert sorted(map(int, marks.words())) == [n for n in range(20) if n % 5]
 
 
+FIRST_ERROR_AT_EXIT = """
+import sys, threading
+from concurrent.futures import BrokenExecutor
+from forkpool import ForkPoolExecutor
+from tests.support import tasks
+def tell(future):
+    exiting.wait()
+    error = future.exception()
+    mark("error", type(error).__qualname__)
+    bases = (TimeoutError, BrokenExecutor, ValueError, Exception)
+    mark("base", next(base.__name__ for base in bases if isinstance(error, base)))
+def tell_when_the_main_thread_has_ended():
+    threading.main_thread().join()
+    tell(future)
+ex, exiting = ForkPoolExecutor(1), threading.Event()
+threading._register_atexit(exiting.set)  # later than the pool's, so earlier
+future = ex.options(timeout=60 if sys.argv[1] != "timeout" else 0.01).submit({task})
+{ask}
+assert "concurrent.futures.process" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    "ask", ["future.add_done_callback(tell)", "threading.Thread(target=tell_when_the_main_thread_has_ended).start()"]
+)
+@pytest.mark.parametrize(
+    ("how", "task", "error", "base"),
+    [
+        ("crash", "tasks.abort", "WorkerCrashedError", "BrokenExecutor"),
+        ("timeout", "tasks.stop_myself", "TaskTimeoutError", "TimeoutError"),
+        ("its own", "int, 'x'", "ValueError", "ValueError"),
+        ("result", "threading.Lock", "SerializationError", "Exception"),
+    ],
+)
+def test_the_first_error_that_anyone_asks_for_when_the_interpreter_exits(
+    start: Start, how: str, task: str, error: str, base: str, ask: str
+) -> None:
+    """The standard library's base of our errors cannot be imported any more."""
+    script = start(FIRST_ERROR_AT_EXIT.format(task=task, ask=ask), args=[how]).finish()
+    assert (script.value("error"), script.value("base")) == (error, base)
+    assert script.errors == ""
+
+
 def test_callbacks_at_exit_may_submit_or_are_refused(start: Start, marks: Marks) -> None:
     script = start(
         f"""{EXIT_PROGRAM}
