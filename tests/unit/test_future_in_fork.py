@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from forkpool import future as future_module
 from forkpool._lazy_future import LazyFuture
 from forkpool.future import EncodedAnswer, ForkFuture
 from tests.support.futures import in_thread, make, running
@@ -28,7 +27,6 @@ def fork(monkeypatch: pytest.MonkeyPatch) -> Callable[[ForkFuture[Any]], None]:
 
     def be_in_fork(future: ForkFuture[Any]) -> None:
         monkeypatch.setattr(LazyFuture, "_in_fork", True)
-        monkeypatch.setattr(future_module, "_forker", threading.get_ident())
         future._pool.pid = OWNER
 
     return be_in_fork
@@ -99,7 +97,6 @@ def test_what_had_arrived_is_there_whoever_holds_its_locks(fork: Any) -> None:
     encoded = EncodedAnswer(b"7", int, is_error=False)
     future._finish(encoded=encoded)
     with held(future._condition), held(encoded.lock):
-        encoded.owner = -1
         fork(future)
         assert wait([future]).done == {future}
         assert future.result() == 7

@@ -5,7 +5,6 @@ Runs in: pytest. Races are forced by calling the other side in the middle of a s
 
 import concurrent.futures
 import errno
-import os
 import signal
 import sys
 import threading

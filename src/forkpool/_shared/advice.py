@@ -61,7 +61,8 @@ def advice_for(value: Any, failure: Failure, place: Place) -> str:
         kind = None  # there is no descriptor for a duplicate
     if kind is None:
         return f"(a {type_name}) cannot be pickled: {failure.text}"
-    what = _WHAT[kind].format(type=type_name, repr=shorten(attribute_of(value, "name") or type_name))
+    name = f"{value.__module__}.{value.__qualname__}" if kind == "class-of-c" else ""
+    what = _WHAT[kind].format(type=type_name, name=name, repr=shorten(attribute_of(value, "name") or type_name))
     return f"{what}; {_way_out(kind, value, place)}"
 
 
@@ -85,6 +86,8 @@ _TOO_DEEP = (
 def kind_of(value: Any) -> str | None:
     """Return what a well-known object that cannot travel is, or None."""
     cls = type(value)
+    if issubclass(cls, type) and _has_no_name_and_no_body(value):
+        return "class-of-c"
     for kind, kinds in _PLAIN_KINDS.items():
         if issubclass(cls, kinds):
             return kind
@@ -118,6 +121,13 @@ def loaded_class(module: str, name: str) -> tuple[type, ...]:
     return (cls,) if isinstance(cls, type) else ()
 
 
+def _has_no_name_and_no_body(cls: type) -> bool:
+    from forkpool._shared.by_value_classes import is_made_in_c
+    from forkpool._shared.importable import by_reference
+
+    return is_made_in_c(cls) and not by_reference(cls)
+
+
 def _kind_of_socket(value: Any) -> str:
     if isinstance(value, loaded_class("ssl", "SSLSocket")):
         return "ssl-socket"
@@ -148,6 +158,7 @@ _LOCKS = {"lock": "Lock", "RLock": "RLock", "_RLock": "RLock"} | {
 }
 _QUEUES = ("Queue", "LifoQueue", "PriorityQueue", "SimpleQueue")
 _WHAT = {
+    "class-of-c": "is {name}, a class that C code made and that no module holds under that name",
     "generator": "is a generator, which cannot leave its process",
     "async-generator": "is an async generator, which cannot leave its event loop",
     "coroutine": "is a coroutine, which cannot leave its event loop",
@@ -195,6 +206,7 @@ _INSIDE = "create it inside the task, or in an initializer that stores it in a g
 _INSTEAD = "make it in the initializer, or inside the function, instead"
 _SPAWN = 'multiprocessing.get_context("spawn")'
 _WAYS: dict[str, dict[Place, str]] = {
+    "class-of-c": {Place.ALONE: "look it up inside the task"},
     "generator": {Place.ALONE: "pass or return list(...) instead"},
     "async-generator": {
         Place.ALONE: "collect it inside the task: submit a function that returns asyncio.run(...) of an async one that returns "
