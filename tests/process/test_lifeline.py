@@ -97,6 +97,39 @@ def test_nobody_outlives_the_host(start: Start, gate: Gate, ending: Gate, what: 
     processes.wait_none_marked()
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_no_shared_memory_outlives_the_host(start: Start, gate: Gate, ending: Gate, server: str) -> None:
+    """Neither ours, of which nothing has a name, nor what a task has made and nobody unlinked."""
+    script = start(
+        """
+import forkpool
+from tests.support import tasks
+from tests.support.gate import GateInTask
+gate, ending = GateInTask(*sys.argv[1:3]), GateInTask(*sys.argv[3:5])
+def make():
+    from multiprocessing.shared_memory import SharedMemory
+    memory = SharedMemory(create=True, size=64)
+    memory.close()
+    return memory.name
+ex = forkpool.ForkPoolExecutor(1)
+mark("name", ex.submit(make).result())
+future = ex.submit(gate.enter)
+ending.enter()
+tasks.end_as("SIGKILL")
+""",
+        args=[gate.inside_path, gate.go_path, ending.inside_path, ending.go_path],
+    )
+    name, worker = script.wait_mark("name"), gate.wait_inside()
+    ending.wait_inside()
+    assert name in os.listdir("/dev/shm")
+    if server == "server killed":
+        kill_server(worker)
+    ending.release()
+    script.finish(status=-signal.SIGKILL)  # to the end of the resource tracker too, which has the program's output
+    processes.wait_none_marked()
+    assert name not in os.listdir("/dev/shm")
+
+
 def kill_server(pid: int) -> None:
     """The server is the ancestor of this worker, or of its child, that leads its own session and is no worker."""
     host = {stat.pid for stat in map(processes.read_stat, processes.marked()) if stat and stat.parent == os.getpid()}

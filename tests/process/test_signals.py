@@ -36,7 +36,12 @@ def family(script: Script) -> set[int]:
     return processes.marked()
 
 
-@pytest.mark.parametrize("reach", ["group", "cgroup"])
+def session(script: Script) -> set[int]:
+    """Whoever is in the program's session, which it leads."""
+    return {pid for pid in processes.all_pids() if (stat := processes.read_stat(pid)) and stat.session == script.pid}
+
+
+@pytest.mark.parametrize("reach", ["group", "session", "cgroup"])
 @pytest.mark.parametrize("where", ["task", "C code", "between"])
 def test_sigterm_to_everybody_while_the_host_drains(start: Start, gate: Gate, reach: str, where: str) -> None:
     """systemd and docker stop a service so: running tasks finish, the host closes as it wants."""
@@ -65,9 +70,8 @@ mark("after", stop)
         gate.wait_inside()
     if reach == "group":
         script.send_group(signal.SIGTERM)
-    else:
-        for pid in family(script):
-            os.kill(pid, signal.SIGTERM)
+    for pid in {"group": set(), "session": session(script), "cgroup": family(script)}[reach]:
+        os.kill(pid, signal.SIGTERM)
     script.wait_mark("stopping")
     gate.open_for_all()
     script.finish()

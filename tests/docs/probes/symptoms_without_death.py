@@ -176,6 +176,15 @@ def _():
     yield run([sys.executable, "-W", "ignore", "-c", program + " ex.submit(abs, 1)\nelse: os.wait()"]).stderr
 
 
+@symptom("`RuntimeError: this future belongs to process`")
+def _():
+    program = (
+        "from forkpool import ForkPoolExecutor as P; import os, time\nex = P(1); future = ex.submit(time.sleep, 1000)\n"
+        "if os.fork() == 0:\n future.result()\nelse:\n os.wait()\n future.kill()"
+    )
+    yield run([sys.executable, "-W", "ignore", "-c", program]).stderr
+
+
 # -- nothing happens
 
 
