@@ -389,6 +389,31 @@ def test_exceptions_that_do_not_pickle_well() -> None:
         assert ex.submit(tasks.pid).result() == pid
 
 
+def raise_group() -> None:
+    raise ExceptionGroup("g", [tasks.TwoArguments(1, "one"), ValueError(3)])
+
+
+def raise_with_attribute() -> None:
+    error = ValueError("x")
+    error.inner = tasks.TwoArguments(2, "two")  # type: ignore[attr-defined]
+    raise error
+
+
+def test_exceptions_that_hold_some_that_do_not_pickle_well() -> None:
+    caught: list[BaseException] = []
+    with ForkPoolExecutor(1) as ex:
+        try:
+            ex.submit(raise_group).result()
+        except* tasks.TwoArguments as group:
+            caught += group.exceptions
+        except* ValueError as group:
+            caught += group.exceptions
+        two, value = caught
+        assert (type(two), str(two), type(value), value.args) == (tasks.TwoArguments, "1: one", ValueError, (3,))
+        error: Any = ex.submit(raise_with_attribute).exception()
+        assert (type(error), type(error.inner), error.inner.code) == (ValueError, tasks.TwoArguments, 2)
+
+
 class Falsy(Exception):
     def __len__(self) -> int:
         return 0

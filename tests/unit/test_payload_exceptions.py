@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
+import signal
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -135,6 +139,164 @@ def test_groups_travel(worker: Worker) -> None:
     with pytest.raises(ExceptionGroup) as info:
         worker.call(throw)
     assert [type(error) for error in info.value.exceptions] == [ValueError, KeyError]
+
+
+class TwoArguments(Exception):
+    """Pickles, and does not unpickle."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(f"{code}: {why}")
+        self.code = code
+
+
+class Stubborn(Exception):
+    """Neither unpickles nor lets itself be rebuilt."""
+
+    def __new__(cls, *, key: int) -> Stubborn:
+        return super().__new__(cls)
+
+    def __init__(self, *, key: int) -> None:
+        super().__init__(f"stubborn {key}")
+
+
+class Unloadable:
+    def __reduce__(self) -> Any:
+        return eval, ("1 / 0",)
+
+
+def sent(error: BaseException) -> Any:
+    return decode_exception(ResultEncoder().encode_exception(error))
+
+
+def test_an_attribute_that_cannot_be_unpickled_costs_itself_alone() -> None:
+    error = ValueError("x", Unloadable(), 3)
+    error.inner, error.thing, error.fine = TwoArguments(1, "one"), Unloadable(), {1: [2]}  # type: ignore[attr-defined]
+    found = sent(error)
+    said = f"<{__name__}.Unloadable, which cannot be unpickled>"
+    assert (type(found), found.args) == (ValueError, ("x", said, 3))
+    assert (type(found.inner), found.inner.code, str(found.inner)) == (TwoArguments, 1, "1: one")
+    assert (found.thing, found.fine) == (said, {1: [2]})
+
+
+def test_an_exception_among_the_arguments_is_rebuilt_too() -> None:
+    found = sent(KeyError(TwoArguments(1, "one"), [TwoArguments(2, "two"), 7], (OSError(2, "gone", "file"),)))
+    assert type(found) is KeyError
+    one, (two, seven), (gone,) = found.args
+    assert [(type(each), each.code) for each in (one, two)] == [(TwoArguments, 1), (TwoArguments, 2)]
+    assert (seven, type(gone), gone.filename) == (7, FileNotFoundError, "file")
+
+
+def test_members_of_groups_are_rebuilt_each_for_itself() -> None:
+    inner = ExceptionGroup("inner", [Stubborn(key=4), KeyError("k")])
+    found = sent(ExceptionGroup("g", [TwoArguments(1, "one"), ValueError(3), inner]))
+    assert (type(found), found.message) == (ExceptionGroup, "g")
+    two, value, group = found.exceptions
+    assert (type(two), two.code, type(value), value.args) == (TwoArguments, 1, ValueError, (3,))
+    stubborn, key = group.exceptions
+    assert (type(stubborn), stubborn.type_name, str(stubborn)) == (
+        errors.RemoteError,
+        f"{__name__}.Stubborn",
+        f"{__name__}.Stubborn: stubborn 4",
+    )
+    assert "stubborn 4" in stubborn.remote_traceback
+    assert type(key) is KeyError
+    matched, rest = found.split(TwoArguments)
+    assert matched is not None
+    assert rest is not None
+
+
+def test_exceptions_that_hold_one_another_stay_what_they_are() -> None:
+    parent, child = TwoArguments(1, "one"), TwoArguments(2, "two")
+    parent.child, parent.children, child.parent, child.me = child, [child], parent, child  # type: ignore[attr-defined]
+    found = sent(parent)
+    assert (found.code, found.child.code) == (1, 2)
+    assert found.child.parent is found
+    assert found.child.me is found.child is found.children[0]
+
+
+def test_an_exception_among_its_own_arguments_is_described_there() -> None:
+    error = TwoArguments(1, "one")
+    error.args = (error,)
+    found = sent(error)
+    assert (type(found), found.code, type(found.args[0])) == (TwoArguments, 1, errors.RemoteError)
+
+
+@pytest.mark.alarm(60)
+def test_a_tangle_of_exceptions_is_described_in_bounded_time_and_size() -> None:
+    tangle = [TwoArguments(number, "x" * 100) for number in range(300)]
+    for each in tangle:
+        each.others = tangle  # type: ignore[attr-defined]
+    payload = ResultEncoder().encode_exception(tangle[0])
+    assert len(payload) < 1 << 23
+    assert [other.code for other in decode_exception(payload).others] == list(range(300))  # type: ignore[attr-defined]
+
+
+def test_a_group_of_many_members_keeps_those_that_unpickle() -> None:
+    found = sent(ExceptionGroup("many", [ValueError(number) for number in range(2000)]))
+    assert [each.args for each in found.exceptions] == [(number,) for number in range(2000)]
+
+
+class Recurses(Exception):
+    """As a class does whose `__getattr__` asks for an attribute that is not there yet."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.__setstate__(state)
+
+
+def from_depth(depth: int, do: Any) -> Any:
+    return do() if depth == 0 else from_depth(depth - 1, do)
+
+
+def test_an_endless_recursion_is_the_exceptions_own_unless_the_caller_is_deep() -> None:
+    error = Recurses("x")
+    error.attribute = 1  # type: ignore[attr-defined]
+    payload = ResultEncoder().encode_exception(error)
+    assert type(decode_exception(payload)) is Recurses
+    with pytest.raises(RecursionError):
+        from_depth(sys.getrecursionlimit() * 3 // 4, lambda: decode_exception(payload))
+
+
+class Ring(Exception):
+    pass
+
+
+class SendsASignal(Exception):
+    sends = True
+
+    def __setstate__(self, state: Any) -> None:
+        if self.sends:
+            signal.raise_signal(signal.SIGUSR1)
+        super().__setstate__(state)
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, lambda error: KeyError(error, Unloadable())])
+def test_what_a_signal_handler_raises_passes_through(monkeypatch: pytest.MonkeyPatch, wrap: Any) -> None:
+    def ring(signum: int, frame: FrameType | None) -> None:
+        raise Ring
+
+    error = SendsASignal("x")
+    error.attribute = 1  # type: ignore[attr-defined]
+    payload = ResultEncoder().encode_exception(wrap(error))
+    before = signal.signal(signal.SIGUSR1, ring)
+    try:
+        with pytest.raises(Ring):
+            decode_exception(payload)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    monkeypatch.setattr(SendsASignal, "sends", False)
+    assert type(decode_exception(payload)) is type(wrap(error))
+
+
+@pytest.mark.parametrize("lacking", [MemoryError, OSError(errno.EMFILE, "none left")])
+def test_what_lacks_passes_through(lacking: Any) -> None:
+    payload = ResultEncoder().encode_exception(ValueError("x"))
+
+    def load(_: object) -> None:
+        raise lacking
+
+    with pytest.raises((MemoryError, OSError)):
+        decode_exception(payload, load)
+    assert type(decode_exception(payload)) is ValueError
 
 
 def test_encoding_an_exception_never_raises_and_needs_no_traceback() -> None:

@@ -1,9 +1,11 @@
 """Describe an exception so that the host can raise it again, whatever it is made of.
 
-Runs in: worker (`describe`) and host (`restore`, from whichever thread asks for the result first).
-Must never raise in the worker: an exception that cannot be pickled, printed or formatted is still an answer.
-Hard part: three forms travel side by side, the pickled exception, the means to rebuild it without `__init__` (class,
-`args`, the attributes that can be pickled), and plain text. The host takes the first one that works.
+Runs in: worker, and host for an inline pool. The host's half is `_host.answers`.
+Must never raise: an exception that cannot be pickled, printed or formatted is still an answer.
+Hard part: what can be pickled may still fail to unpickle, and only the host will know. So three forms travel side by side, and
+the host takes the first one that works: the pickled exception; the means to rebuild it without `__init__`; plain text. The
+means are class, `args` and attributes, each for itself, so that one that fails costs no other; exceptions among them (members
+of a group too) are described in turn, in the same three forms.
 Tests: tests/unit/test_payload_exceptions.py
 """
 
@@ -15,20 +17,31 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from forkpool._shared.plain import is_plain
+
 # Frames of these modules come before the user's own in a remote traceback and tell him nothing.
 _OUR_PACKAGES = ("forkpool._child", "forkpool._shared", "forkpool._host.inline")
+# Arbitrary, all three: they only bound what a tangle of exceptions costs, each of which holds all the others.
+_MOST_HELD = 1000
+_MOST_ITEMS = 1000
+_MOST_BYTES = 1 << 20  # of what held exceptions are pickled to: one that holds another is pickled with it
+
+# How a part travels: (PLAIN, value), (PICKLED, bytes, name of its type), (LIST or TUPLE, parts), (EXCEPTION, number).
+PLAIN, PICKLED, LIST, TUPLE, EXCEPTION = range(5)
+Part = tuple[Any, ...]
+Parts = tuple[bytes, list[Part], dict[str, Part]]  # class, `args`, attributes
+Forms = tuple[bytes | None, Parts | None, str, str]  # the third one is text: name of its class, and message
 
 
 def describe(exc: BaseException, encode: Callable[[Any], bytes]) -> bytes:
     """Return the payload of an exception: a pickled dict of plain data. What `encode` raises is an answer too."""
     return pickle.dumps(
         {
-            "type_name": _safely(lambda: f"{type(exc).__module__}.{type(exc).__qualname__}", "<unknown type>"),
+            "type_name": _type_name(exc),
             "bases": _safely(lambda: tuple(map(_full_name, type(exc).__mro__)), ()),
-            "message": _safely(lambda: str(exc), "<the exception cannot be printed>"),
+            "message": _message(exc),
             "traceback": format_remote(exc),
-            "pickled": _safely(lambda: encode(exc), None),
-            "parts": _safely(lambda: encode(_parts(exc, encode)), None),
+            "forms": _Description(exc, encode).forms(),
         },
         5,
     )
@@ -47,20 +60,78 @@ def _safely(make: Callable[[], Any], otherwise: Any) -> Any:
         return otherwise
 
 
-def _parts(exc: BaseException, encode: Callable[[Any], bytes]) -> Any:
-    args = tuple(_or_repr(value, encode) for value in exc.args)
-    state = {name: value for name, value in vars(exc).items() if _can_travel(value, encode)}
-    return type(exc), args, state
+class _Description:
+    """Of one exception, and of those that it holds: each once, also where they hold one another."""
+
+    def __init__(self, exc: BaseException, encode: Callable[[Any], bytes]) -> None:
+        self._encode = encode
+        self._found = [exc]
+        self._numbers = {id(exc): 0}
+        self._bytes_left = _MOST_BYTES
+
+    def forms(self) -> list[Forms]:
+        """The outermost one is the first."""
+        forms = [self._forms_of(self._found[0], self._encode)]
+        while len(forms) < len(self._found):
+            forms.append(self._forms_of(self._found[len(forms)], self._encode_held))
+        return forms
+
+    def _forms_of(self, exc: BaseException, encode: Callable[[Any], bytes]) -> Forms:
+        pickled, parts = _safely(lambda: encode(exc), None), _safely(lambda: self._parts(exc, encode), None)
+        return pickled, parts, _type_name(exc), _message(exc)
+
+    def _encode_held(self, value: Any) -> bytes:
+        if self._bytes_left <= 0:
+            raise OverflowError
+        data = self._encode(value)
+        self._bytes_left -= len(data)
+        return data
+
+    def _parts(self, exc: BaseException, encode: Callable[[Any], bytes]) -> Parts:
+        args = [self._part(value, encode) or (PLAIN, _as_text(value)) for value in exc.args]
+        state = [(name, self._part(value, encode)) for name, value in list(vars(exc).items())]
+        return self._encode(type(exc)), args, {name: part for name, part in state if part is not None}
+
+    def _part(self, value: Any, encode: Callable[[Any], bytes]) -> Part | None:
+        """None: it cannot be pickled."""
+        if not _holds_exceptions(value):
+            return self._item(value, encode)
+        parts = [self._item(item, encode) for item in value]
+        return None if None in parts else (LIST if type(value) is list else TUPLE, parts)
+
+    def _item(self, value: Any, encode: Callable[[Any], bytes]) -> Part | None:
+        if is_plain(value):
+            return PLAIN, value
+        if isinstance(value, BaseException) and len(self._found) <= _MOST_HELD:
+            return EXCEPTION, self._number(value)
+        data = _safely(lambda: encode(value), None)
+        return None if data is None else (PICKLED, data, _type_name(value))
+
+    def _number(self, exc: BaseException) -> int:
+        number = self._numbers.setdefault(id(exc), len(self._found))
+        if number == len(self._found):
+            self._found.append(exc)
+        return number
 
 
-def _can_travel(value: Any, encode: Callable[[Any], bytes]) -> bool:
-    return _safely(lambda: encode(value), None) is not None
+def _holds_exceptions(value: Any) -> bool:
+    """As the arguments of a group do."""
+    return type(value) in (list, tuple) and len(value) <= _MOST_ITEMS and any(isinstance(item, BaseException) for item in value)
 
 
-def _or_repr(value: Any, encode: Callable[[Any], bytes]) -> Any:
-    if _can_travel(value, encode):
-        return value
-    return _safely(lambda: repr(value), "<unprintable>")
+def _as_text(value: Any) -> str:
+    text: str = _safely(lambda: repr(value), "<unprintable>")
+    return text
+
+
+def _message(exc: BaseException) -> str:
+    text: str = _safely(lambda: str(exc), "<the exception cannot be printed>")
+    return text
+
+
+def _type_name(value: Any) -> str:
+    name: str = _safely(lambda: f"{type(value).__module__}.{type(value).__qualname__}", "<unknown type>")
+    return name
 
 
 def format_remote(exc: BaseException) -> str:
