@@ -168,9 +168,9 @@ def test_what_comes_back_compares_with_the_hosts_own(notebook: Notebook, worker:
 
 def test_a_sentinel_of_an_importable_module(worker: Worker) -> None:
     """A wrapper that a library made has the library's globals, with which it compares what it closes over."""
-    from tests.support import sentinels
+    from tests.support import a_library
 
-    assert worker.call(sentinels.compare_later()) == (True, True)
+    assert worker.call(a_library.compare_later()) == (True, True)
 
 
 def bare() -> dict[str, Callable[[], Any]]:

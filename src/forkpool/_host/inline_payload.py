@@ -12,7 +12,6 @@ Tests: tests/unit/test_inline_payload.py
 
 from __future__ import annotations
 
-import sys
 import types
 from typing import Any
 
@@ -50,7 +49,7 @@ class LocalResultSession(ResultSession):
     def need_class(self, cls: Any) -> str:
         uid = tracking.uid_of(cls)
         self._kept[uid] = cls
-        return uid if _stands_in_its_module(cls) else super().need_class(cls)
+        return uid if tracking.stands_in_its_module(cls) else super().need_class(cls)
 
     def need_global(self, space: str, name: str, value: Any) -> bool:
         return True
@@ -63,11 +62,3 @@ class LocalResultSession(ResultSession):
 
     def need_module(self, module: types.ModuleType, names: tuple[str, ...]) -> None:
         self._kept[f"m:{module.__name__}"] = vars(module)
-
-
-def _stands_in_its_module(cls: Any) -> bool:
-    """Tell whether a worker would have this class from the host: the task did not make it."""
-    found: Any = sys.modules.get(cls.__module__)
-    for part in cls.__qualname__.split("."):
-        found = getattr(found, "__dict__", {}).get(part)
-    return found is cls

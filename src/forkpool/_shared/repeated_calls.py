@@ -94,7 +94,9 @@ class RepeatedCall:
             self._modules[name] = sys.modules.get(name)
             if self._modules[name] is not None and not is_importable(name):
                 return False
-        return all(self._add_global(name, names.attributes) for name in names.globals)
+        if names.finds_more:
+            return False
+        return all(self._add_global(name, names.attributes) for name in (*names.globals, *names.looked_up))
 
     def _add_default(self, value: Any) -> bool:
         """A sentinel (`MISSING = object()`) is that of the worker as long as it is this very global here."""

@@ -34,9 +34,10 @@ from forkpool._shared.by_value import (
     global_name,
     submodules_of,
 )
-from forkpool._shared.code_names import names_of
+from forkpool._shared.code_names import CodeNames, names_of
 from forkpool._shared.homes import Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
+from forkpool._shared.lookups import looked_up_by, subclasses_asked_for
 from forkpool._shared.plain import SCALARS, all_plain
 from forkpool._shared.tracking import Key
 
@@ -76,6 +77,8 @@ class Session:
         self._shared: dict[str, dict[int, str]] = {}
         self._cells: dict[str, dict[int, tuple[str, int]]] = {}
         self.homes = Homes()
+        self._optional: set[Key] = set()  # what nothing but a string names: left out if it cannot be pickled
+        self._left_out: dict[Key, EntryError] = {}
 
     def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
         """Pickle a call; return whether it is the short form (namespace, name, args, kwargs)."""
@@ -101,7 +104,12 @@ class Session:
     def _make_entries(self) -> None:
         while self._queue:
             key, value = self._queue.popleft()
-            self._entries[key] = self._make_entry(key, value)
+            try:
+                self._entries[key] = self._make_entry(key, value)
+            except EntryError as error:
+                if key not in self._optional:
+                    raise
+                self._left_out[key] = error
 
     def table(self) -> list[tuple[Any, ...]]:
         """Return the entries as they travel: key, is-code flag, digest, and the data or (skeleton, attributes)."""
@@ -122,7 +130,17 @@ class Session:
         if key not in self._entries:
             self._entries[key] = None
             self._queue.append((key, value))
+        elif key in self._optional:
+            self._optional.discard(key)
+            if key in self._left_out:
+                raise self._left_out[key]
         return True
+
+    def try_global(self, space: str, name: str, value: Any) -> None:
+        """Put a global into the table that the code may look up, unless it cannot be pickled."""
+        key = ("g", space, name)
+        if key not in self._entries and self.need_global(space, name, value):
+            self._optional.add(key)
 
     def need_class(self, cls: Any) -> str:
         """Put the definition of a class into the table, return its id."""
@@ -136,6 +154,8 @@ class Session:
     def need_globals_of(self, function: types.FunctionType, space: str) -> None:
         """Put into the table what the code of a function may look up."""
         names, namespace = names_of(function.__code__), function.__globals__
+        if names.looked_up or names.finds_more:
+            self._need_unnamed(function, names)
         for name in names.globals:
             if name in namespace and name != "__builtins__":
                 value = namespace[name]
@@ -146,6 +166,12 @@ class Session:
             module = sys.modules.get(name)
             if isinstance(module, types.ModuleType) and not is_importable(name):
                 self.need_module(module, ("__name__", *names.attributes))
+
+    def _need_unnamed(self, function: types.FunctionType, names: CodeNames) -> None:
+        for space, name, value in looked_up_by(function, names):
+            self.try_global(space, name, value)
+        for cls in subclasses_asked_for(function, names):
+            self.need_class(cls)
 
     def need_module(self, module: types.ModuleType, names: tuple[str, ...]) -> None:
         """Put those attributes of a module shipped by value into the table that code may use."""

@@ -103,6 +103,14 @@ def is_in_main(obj: Any) -> bool:
     return getattr(obj, "__module__", None) == "__main__" and _in_main(getattr(obj, "__qualname__", "")) is obj
 
 
+def stands_in_its_module(cls: Any) -> bool:
+    """Tell whether a class is found under its qualified name in a module that is loaded: no task made it."""
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return found is cls
+
+
 def _in_main(qualname: str) -> Any:
     found: Any = sys.modules.get("__main__")
     for part in qualname.split("."):

@@ -69,6 +69,37 @@ def who_ran():
     return RUN_AS
 
 
+@claim("`globals()[name]`, `pickle.loads(data)`: names that the code does not hold")
+def _():
+    data = pickle.dumps(Saved())
+    with ProcessPoolExecutor(1) as theirs:
+        assert theirs.submit(look_up, "RATE").result() == 3
+        assert theirs.submit(load, data).result() == "Saved"
+    with ForkPoolExecutor(1) as ours:
+        assert ours.submit(look_up, "RATE").result() is None
+        assert isinstance(ours.submit(load, data).exception(), AttributeError)
+        assert ours.submit(lambda: (globals()["RATE"], eval("RATE + 1"))).result() == (3, 4)
+        assert ours.submit(lambda: RATE and Saved and (look_up("RATE"), load(data))).result() == (3, "Saved")
+    with ForkPoolExecutor(1, preload=("__main__",)) as ours:
+        assert ours.submit(look_up, "RATE").result() == 3
+        assert ours.submit(load, data).result() == "Saved"
+
+
+RATE = 3
+
+
+class Saved:
+    pass
+
+
+def look_up(name):
+    return globals().get(name)
+
+
+def load(data):
+    return type(pickle.loads(data)).__name__
+
+
 @claim("`submit(lambda: 1)`, closures, notebooks")
 def _():
     theirs, ours = (pool.submit(lambda: 1) for pool in both())

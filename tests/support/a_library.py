@@ -1,4 +1,4 @@
-"""An importable module with sentinels, and with functions that no name leads to."""
+"""What a library has: sentinels, functions that no name leads to, a base class."""
 
 from __future__ import annotations
 
@@ -19,3 +19,7 @@ def compare_later(first: object = _MISSING) -> Callable[[], tuple[bool, bool]]:
         return first is _MISSING, second is _UNSET
 
     return compare
+
+
+class Importable:
+    """A base class, of which others make subclasses."""

@@ -1,0 +1,74 @@
+"""Find what a function's code reaches without naming it: names in strings, annotations as text, subclasses.
+
+Runs in: host and worker, called by `session` for each function that goes by value. Costs something only for functions that
+name `globals`, `eval`, `exec`, `sys.modules`, `get_type_hints` or `__subclasses__`.
+Must not run user code, nor guess at names that are made while the function runs: those are a row in
+docs/coming-from/process-pool-executor.md.
+Tests: tests/unit/test_payload_lookups.py
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from forkpool._shared import tracking
+from forkpool._shared.code_names import CodeNames, identifiers_in
+from forkpool._shared.importable import by_reference, is_importable
+
+Found = tuple[str, str, Any]  # namespace key, name, value
+
+
+def looked_up_by(function: types.FunctionType, names: CodeNames) -> Iterator[Found]:
+    """Yield the globals of modules shipped by value that a function looks up by a name in a string."""
+    if names.looked_up:
+        yield from _globals_in(function.__globals__, names.looked_up)
+    if "get_type_hints" in names.attributes:
+        for value in _named_by(function, names):
+            for namespace, annotations in _annotations_of(value):
+                texts = [text for text in annotations.values() if isinstance(text, str)]
+                yield from _globals_in(namespace, [name for text in texts for name in identifiers_in(text)])
+
+
+def subclasses_asked_for(function: types.FunctionType, names: CodeNames) -> Iterator[Any]:
+    """Yield the classes that `Shape.__subclasses__()` finds, as far as a module shipped by value holds them."""
+    if "__subclasses__" not in names.attributes:
+        return
+    own_class = function.__globals__.get(function.__qualname__.partition(".")[0])
+    pending: list[type] = [value for value in (*_named_by(function, names), own_class) if isinstance(value, type)]
+    seen = set(map(id, pending))
+    for cls in pending:
+        subclasses: list[type] = type.__subclasses__(cls)  # past any `__subclasses__` of a metaclass
+        for subclass in subclasses:
+            if id(subclass) not in seen:
+                seen.add(id(subclass))
+                pending.append(subclass)
+                if not by_reference(subclass) and tracking.stands_in_its_module(subclass):
+                    yield subclass
+
+
+def _named_by(function: types.FunctionType, names: CodeNames) -> Iterator[Any]:
+    return (function.__globals__[name] for name in names.globals if name in function.__globals__)
+
+
+def _globals_in(namespace: dict[str, Any], names: Any) -> Iterator[Found]:
+    space = tracking.key_of_globals(namespace)
+    if not space.startswith("r:"):
+        for name in names:
+            if name in namespace and not name.startswith("__"):
+                yield space, name, namespace[name]
+
+
+def _annotations_of(value: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield where annotations are evaluated, and the annotations, of a function, or of a class with its bases and methods."""
+    if isinstance(value, types.FunctionType):
+        yield value.__globals__, value.__annotations__
+    for base in value.__mro__ if isinstance(value, type) else ():
+        module = sys.modules.get(base.__module__)
+        if module is not None and not is_importable(base.__module__):
+            yield vars(module), vars(base).get("__annotations__") or {}
+            for part in vars(base).values():
+                if isinstance(part, types.FunctionType):
+                    yield part.__globals__, part.__annotations__
