@@ -15,6 +15,7 @@ Tests: tests/unit/test_future.py, tests/unit/test_future_results.py, tests/proce
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from concurrent.futures._base import (
@@ -301,7 +302,8 @@ class ForkFuture(LazyFuture[T]):
                 try:
                     callback(self)
                 except BaseException:  # SystemExit and KeyboardInterrupt too: this thread serves all futures
-                    LOGGER.exception("exception calling callback for %r", self)
+                    with contextlib.suppress(BaseException):  # a handler of the user's raises
+                        LOGGER.exception("exception calling callback for %r", self)
         finally:
             _threads_in_callbacks.discard(me)
             self.__dict__.setdefault("_callbacks_ran", _RAN).set()

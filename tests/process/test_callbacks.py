@@ -87,6 +87,28 @@ def test_a_callback_that_raises(error: BaseException, gate: Gate, caplog: pytest
     caplog.clear()  # the traceback in the record holds the frame of the test, and so the pool
 
 
+@pytest.mark.parametrize("error", [ValueError("of the handler"), SystemExit(3), KeyboardInterrupt()])
+def test_a_callback_raises_and_so_does_who_logs_it(error: BaseException) -> None:
+    """It ended the thread that runs the callbacks of all futures of the pool."""
+    told: list[Any] = []
+
+    def fail(_: Any) -> bool:
+        raise error
+
+    logger = logging.getLogger("concurrent.futures")
+    logger.addFilter(fail)
+    try:
+        with ForkPoolExecutor(1) as ex:
+            for number in range(3):
+                future = ex.submit(tasks.add, number, 0)
+                future.add_done_callback(lambda _: 1 // 0)
+                future.add_done_callback(told.append)
+                wait([future])
+    finally:
+        logger.removeFilter(fail)
+    assert [future.result() for future in told] == [0, 1, 2]
+
+
 def test_callbacks_run_although_nobody_asks_for_results(gate: Gate) -> None:
     seen: list[int] = []
     all_seen = threading.Event()

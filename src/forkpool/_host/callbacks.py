@@ -8,12 +8,13 @@ Tests: tests/process/test_callbacks.py
 
 from __future__ import annotations
 
+import contextlib
 import os
-import threading
 from queue import SimpleQueue
 from typing import Any
 
 from ..future import ForkFuture
+from .side_thread import SideThread
 
 
 class CallbackRunner:
@@ -21,38 +22,27 @@ class CallbackRunner:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[ForkFuture[Any] | None] = SimpleQueue()
-        self.thread: threading.Thread | None = None  # from the first callback on
+        self.side = SideThread("forkpool-callbacks", self._run)  # begins with the first callback
 
     def put(self, future: ForkFuture[Any]) -> None:
         """Run the callbacks of a future that is done."""
-        if self.thread is None and not self._start():
-            future._run_callbacks()
-        else:
+        if self.side.begin():
             self._queue.put(future)
+        else:
+            future._run_callbacks()
 
     def stop(self) -> None:
         """Let the thread end after what it was handed."""
-        if self.thread is not None:
-            self._queue.put(None)
+        self._queue.put(None)
 
     def join(self) -> None:
-        thread = self.thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def _start(self) -> bool:
-        thread = threading.Thread(target=self._run, name="forkpool-callbacks", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            return False
-        self.thread = thread
-        return True
+        self.side.join()
 
     def _run(self) -> None:
         host = os.getpid()
         while (future := self._queue.get()) is not None:
-            future._run_callbacks()
+            with contextlib.suppress(MemoryError):  # on the way to a callback: it costs this future's, and no other's
+                future._run_callbacks()
             if os.getpid() != host:
                 return  # a callback forked, and the child returned from it: nothing comes here
             del future

@@ -13,7 +13,6 @@ Tests: tests/process/test_crash.py, tests/process/test_kill_and_timeout.py
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from ..config import PoolConfig
 from ..future import Run
 from .fd_server import FdServer
 from .last_words import finish_lines
+from .log import Log
 from .lookout import Lookout
 from .preload_gate import PreloadGate
 from .reactor import Reactor
@@ -35,7 +35,6 @@ from .server_link import SERVER_PATIENCE_S
 from .servers import Servers
 from .worker_link import Death, WorkerLink
 
-_LOGGER = logging.getLogger("forkpool")
 _DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment before its pidfd tells
 _CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own, or called exec"
 _ELSEWHERE = "its answer went to another file, which it (or what an earlier task left running) put in place of forkpool's pipe"
@@ -63,6 +62,7 @@ class Crew:
         gate: PreloadGate,
         on_preload_failure: Callable[[bytes, str], None],
         address: bytes,
+        log: Log,
     ) -> None:
         """
         Args:
@@ -73,10 +73,11 @@ class Crew:
         self._machine = machine
         self._reactor = reactor
         self._on_answer = on_answer
+        self._log = log
         self._init_payload = init_payload  # of the initializer's call, the same for each worker
-        self.servers = Servers(config, reactor, self, gate, on_preload_failure)
+        self.servers = Servers(config, reactor, self, gate, on_preload_failure, log)
         self._fd_server = FdServer(address, reactor, self._calls_of)
-        self.lookout = Lookout(machine, self.links, self._read_answers, self._hang_up, self._on_answer_elsewhere)
+        self.lookout = Lookout(machine, self.links, self._read_answers, self._hang_up, self._on_answer_elsewhere, log)
         self._unflushed: dict[int, Worker] = {}  # by generation: was sent something that is not written yet
         self._dead: list[int] = []  # reported; their links are still needed for what the core decides
         self._warned = False
@@ -169,7 +170,7 @@ class Crew:
         except OSError as error:
             if not self._warned_of_memory:
                 self._warned_of_memory = True
-                _LOGGER.warning(_NO_LOOK, error)
+                self._log.warning(_NO_LOOK, str(error))
             return None
 
     def find_run(self, seq: int) -> Run | None:
@@ -227,7 +228,7 @@ class Crew:
         """Process what a worker wrote. False: nothing more is there."""
         link = self.links[generation]
         try:
-            self._process(generation, link, link.read_answers())
+            answers = link.read_answers()
         except BlockingIOError:
             return False
         except (EOFError, OSError):
@@ -240,6 +241,7 @@ class Crew:
             link.void.update(task.seq for task in list(self._machine.workers[generation].tasks)[:1])
             link.kill()
             return False
+        self._process(generation, link, answers)  # what fails there is no matter of this worker's channel
         return True
 
     def _on_channel_end(self, link: WorkerLink) -> None:
@@ -356,7 +358,7 @@ class Crew:
         link.begin(pid, pidfd)
         if link.without_pidfd and not self._warned_of_pidfds:
             self._warned_of_pidfds = True
-            _LOGGER.warning("%s", _NO_PIDFDS)
+            self._log.warning(_NO_PIDFDS)
         try:
             self._watch(generation, link)
         except OSError as error:
@@ -417,7 +419,7 @@ class Crew:
         self.start_failure = reason
         if not self._warned:
             self._warned = True
-            _LOGGER.warning("a worker could not be started (%s); trying again, with the workers that exist meanwhile", reason)
+            self._log.warning("a worker could not be started (%s); trying again, with the workers that exist meanwhile", reason)
         self._machine.on_spawn_failed(worker, time.monotonic())
 
     def _calls_of(self, pid: int) -> list[tuple[bytes, bool]] | None:

@@ -129,7 +129,7 @@ class Endings:
 
     @property
     def threads(self) -> list[threading.Thread | None]:
-        return [self._callbacks.thread]
+        return [self._callbacks.side.thread]
 
     def join(self) -> None:
         """Wait until the callbacks have run. From another thread than the supervisor's, after `stop`."""
@@ -153,11 +153,16 @@ class Endings:
         self._end(future, partial(future._finish, result, error, encoded))
 
     def _end(self, future: ForkFuture[Any], end: Callable[..., bool | None]) -> None:
-        has_callbacks = end(patience=_PATIENCE_S)
-        if has_callbacks is None:
-            self._end_later(future, end)
-        elif has_callbacks:
-            self._callbacks.put(future)
+        try:
+            has_callbacks = end(patience=_PATIENCE_S)
+            if has_callbacks is None:
+                self._end_later(future, end)
+            elif has_callbacks:
+                self._callbacks.put(future)
+        except MemoryError:  # the supervisor fails, and ends all that has not ended: this one may have, and nobody was told
+            if future.done() and future._has_callbacks:
+                self._callbacks.put(future)
+            raise
 
     def _end_later(self, future: ForkFuture[Any], end: Callable[..., bool | None]) -> None:
         """A thread holds the future's condition, and may wait for us in a finalizer: leave it to one that can wait."""

@@ -22,16 +22,15 @@ Tests: tests/process/test_stolen_packets.py, tests/unit/test_machine_losses.py
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
 from .._core.machine import PoolMachine
 from .._core.states import Worker
 from .._shared.status_page import Stage
+from .log import Log
 from .worker_link import WorkerLink
 
-_LOGGER = logging.getLogger("forkpool")
 LOOK_AFTER_S = 0.05  # arbitrary: far longer than a worker needs to take what lies in its pipe
 _MAX_PAUSE_S = 5.0  # between two looks at a worker that is stopped
 _LOST = (
@@ -50,6 +49,7 @@ class Lookout:
         read_answers: Callable[[int], bool],
         hang_up: Callable[[WorkerLink], None],
         give_up: Callable[[Worker], None],
+        log: Log,
     ) -> None:
         """
         Args:
@@ -63,6 +63,7 @@ class Lookout:
         self._read_answers = read_answers
         self._hang_up = hang_up
         self._give_up = give_up
+        self._log = log
 
     def on_sent(self) -> None:
         """Something was sent to some worker."""
@@ -122,7 +123,7 @@ class Lookout:
         """Say once of each worker that it was robbed."""
         if not link.is_robbed:
             link.is_robbed = True
-            _LOGGER.warning(_LOST, link.slot, link.pid)
+            self._log.warning(_LOST, link.slot, link.pid)
 
 
 def _lost(seqs: list[int], present: int, *, before: bool, behind: bool) -> list[int]:

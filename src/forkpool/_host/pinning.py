@@ -9,7 +9,6 @@ Tests: tests/unit/test_pinning.py, tests/process/test_pinning.py
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +28,6 @@ from ..events import Placement, SlotPlacement
 from .cpu_claims import CpuClaims
 from .topology import affinity_mask, read_machine
 
-_LOGGER = logging.getLogger("forkpool")
 _ATTEMPTS = 20  # arbitrary: each but the last was lost to a pool that got its CPUs
 NOT_YET = "nothing has been submitted yet"
 
@@ -94,13 +92,12 @@ class Pinning:
         if len(set(counts)) > 1:
             snapshot["thread_variables"] = [thread_variables(count, kept) for count in counts]
 
-    def on_refused(self, slot: int, why: str) -> None:
-        """A worker could not bind itself to its CPUs; it runs all the same."""
+    def on_refused(self, slot: int, why: str) -> bool:
+        """A worker could not bind itself to its CPUs; it runs all the same. Returns whether that is news of its slot."""
         before = self.placement.slots
-        if before[slot].cpus is not None:
-            _LOGGER.warning("the workers of slot %d run unpinned: %s", slot, why)
         slots = (*before[:slot], SlotPlacement(slot, None, why), *before[slot + 1 :])
         self.placement = dataclasses.replace(self.placement, slots=slots)
+        return before[slot].cpus is not None
 
     def fileno(self) -> int:
         """The descriptor that the claims hang on; -1: none."""

@@ -10,7 +10,6 @@ Tests: tests/process/test_fork_server.py, tests/process/test_restart.py
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from .._core.control import HAS_INITIALIZER, Ask, Report, Tell
 from .._core.states import Worker
 from .._shared.descriptors import close_all
 from ..config import PoolConfig
+from .log import Log
 from .pinning import Pinning
 from .plausible import can_be_true
 from .pool_lines import PoolLines
@@ -33,7 +33,6 @@ from .snapshot import interpreter_command, take_snapshot
 from .verdicts import preload_error, restart_error
 from .worker_link import Death, WorkerLink
 
-_LOGGER = logging.getLogger("forkpool")
 _MOST_ASKED = 32  # unanswered requests to a fork server: far from what fills the socket, where we would block
 _THREADS = (
     "forkpool's fork server has threads besides its own: {}. A fork copies only the thread that forks, so a lock that one of "
@@ -79,12 +78,14 @@ class Servers:
         crew: Forks,
         gate: PreloadGate,
         on_preload_failure: Callable[[bytes, str], None],
+        log: Log,
     ) -> None:
         self._config = config
         self._reactor = reactor
         self._crew = crew
         self._gate = gate
         self._on_preload_failure = on_preload_failure
+        self._log = log
         self._pinning: Pinning | None = None  # from `pin` on
         self._command: list[str] = []  # from `open` on
         self._snapshot: dict[str, Any] = {}  # from `open` on; replacements are like the first, until the user restarts
@@ -278,7 +279,7 @@ class Servers:
             return
         if link.without_proc and not self._warned_of_proc:
             self._warned_of_proc = True
-            _LOGGER.warning("%s", _NO_PROC)
+            self._log.warning(_NO_PROC)
         link.server, link.generation = server, worker.generation
         self._crew.links[worker.generation] = link
         flags = HAS_INITIALIZER if self._config.initializer is not None else 0
@@ -348,7 +349,7 @@ class Servers:
         if not self._warned_of_threads:
             self._warned_of_threads = True
             if self._gate.is_open:
-                _LOGGER.warning("%s", _THREADS.format(threads))
+                self._log.warning("%s", _THREADS.format(threads))
             else:
                 self._gate.notices.append(_THREADS.format(threads))
 

@@ -12,11 +12,14 @@ Tests: tests/process/test_shutdown.py, tests/process/test_interruptions.py
 from __future__ import annotations
 
 import _thread
-import logging
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from traceback import walk_tb
 from typing import Any
 
 from .._core.machine import PoolMachine
@@ -31,6 +34,7 @@ from .endings import ANSWER_KINDS, Endings
 from .group_memory import find_group_memory
 from .intake import ENDS_THE_POOL, Intake, Request, Waker
 from .inventory import PoolSnapshot, describe_descriptors, describe_processes
+from .log import Log
 from .pinning import Pinning
 from .reactor import Reactor
 from .reports import Reports
@@ -39,7 +43,7 @@ from .stdio_guard import StdioGuard
 from .tally import Tally
 from .verdicts import broken_error, initializer_error, internal_error, preload_error, restart_error
 
-_LOGGER = logging.getLogger("forkpool")
+_FOR_MEMORY_S = 0.01  # arbitrary: the pause before what failed for lack of memory is tried again
 
 
 class Supervisor:
@@ -58,12 +62,13 @@ class Supervisor:
             claim: Asked on the thread: True if this is the supervisor that serves the pool.
             init_payload: The initializer's call.
         """
-        self.error: Exception | None = None  # why it cannot serve
+        self.error: BaseException | None = None  # why it cannot serve
         self.waker: Waker | None = None
         self._stdio = StdioGuard()
         self._intake = intake
         self._claim = claim
         self._reactor = Reactor()
+        self._log = Log()
         self._machine = PoolMachine(
             config.max_workers,
             task_limit=lambda: _draw_task_limit(config),
@@ -82,6 +87,7 @@ class Supervisor:
             intake.gate,
             self._on_preload_failure,
             address_of(pool_name),
+            self._log,
         )
         self.pinning = Pinning(config)
         self._tally = Tally(config.max_workers)
@@ -91,28 +97,56 @@ class Supervisor:
         self._failed_answer: tuple[int, bytes | bytearray] | None = None  # while the core decides what follows from it
         self._seq = 0
         self._finished = False
-        self._thread: threading.Thread | None = None
+        self._unsettled: list[_thread.LockType] = []  # the lock that the submit waits for; whoever takes it out releases it
+        self._server: dict[str, int] = {}  # "thread": the identity of the one that serves
+        self._thread: threading.Thread | None = None  # that one, if it is a proper one
         self._ident = 0
+        self._gone = _thread.allocate_lock()  # held while the loop runs, to the very end of it
 
     # --- life of the thread ----------------------------------------------------------------------------
 
     def boot(self, settled: _thread.LockType) -> None:
-        """First function of the thread that `submit` starts: become a proper `threading.Thread`."""
+        """First function of the thread that `submit` starts: become a proper `threading.Thread`.
+
+        `settled` is released when some supervisor serves the pool, or when this one cannot: `error` tells why.
+        """
+        self._unsettled.append(settled)
+        try:
+            if self._try_open() and self._claim(self):
+                self._begin()
+                return
+            self._close()
+        except BaseException as error:
+            self.error = error
+        self._settle()
+
+    def _settle(self) -> None:
+        with contextlib.suppress(IndexError):
+            self._unsettled.pop().release()
+
+    def _begin(self) -> None:
+        """Serve the pool, which nobody else will do from now on."""
+        try:
+            self._intake.waker = self.waker
+            self._pin()
+            self._start_thread()
+        except BaseException as error:
+            self.error = error
+            self._fail(error)
+            self._give_back()
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._serve, args=(True,), name="forkpool-supervisor", daemon=True).start()
+        except Exception:  # no more threads (3.12.1 says so at exit), or no memory for one: this one serves
+            self._serve(False)
+
+    def _try_open(self) -> bool:
         try:
             self._open()
-        except Exception as error:  # `submit` raises it
+        except BaseException as error:  # `submit` raises it
             self.error = error
-        if self.error is not None or not self._claim(self):
-            self._close()
-            settled.release()
-            return
-        self._intake.waker = self.waker
-        self._pin()
-        thread = threading.Thread(target=self._run, args=(settled,), name="forkpool-supervisor", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads (3.12.1 says so at exit): this one serves
-            self._run(settled)
+        return self.error is None
 
     def _open(self) -> None:
         """Take what the loop needs. Here, and not in the constructor: no signal handler can interrupt this thread half-way.
@@ -149,9 +183,12 @@ class Supervisor:
 
     def join(self) -> None:
         """Wait for the threads, after `pool.done` is set."""
+        with self._gone:  # of the loop nothing runs any more, whatever its thread is
+            pass
         if self._thread is not None:
             self._thread.join()
         self._endings.join()
+        self._log.join()  # the last one: a callback may wait for the pool, too
 
     def find_run(self, seq: int) -> Run | None:
         """What is known of a task that runs. Any thread."""
@@ -164,7 +201,7 @@ class Supervisor:
     def look(self) -> PoolSnapshot:
         """What the pool holds: exact on this thread and when it has ended, else as it appears."""
         crew = self._crew
-        threads = [self._thread, *self._endings.threads, *crew.servers.threads]
+        threads = [self._thread, self._log.side.thread, *self._endings.threads, *crew.servers.threads]
         waker = -1 if self.waker is None else self.waker.fd
         fds = [*crew.fds(), (self._reactor.fileno(), "epoll"), (waker, "waker"), (self.pinning.fileno(), "claims on CPUs")]
         return PoolSnapshot(
@@ -194,11 +231,22 @@ class Supervisor:
         self._crew.close_in_fork()
         self._reactor.close()
 
-    def _run(self, settled: _thread.LockType) -> None:
-        self._thread = threading.current_thread()
-        self._ident = _thread.get_ident()
-        settled.release()
+    def _serve(self, is_proper: bool) -> None:
+        """
+        Args:
+            is_proper: This thread is known to `threading`; another would be for ever, once it was looked up there.
+        """
+        me = _thread.get_ident()
+        if self._server.setdefault("thread", me) != me:
+            return  # the proper one was started, and then there was no memory to say so
+        with self._gone:
+            self._ident = me
+            self._thread = threading.current_thread() if is_proper else None
+            self._run()
+
+    def _run(self) -> None:
         try:
+            self._settle()
             self._endings.begin()
             self._guard_group()
             if self._intake.broken is None:
@@ -213,28 +261,54 @@ class Supervisor:
     def _give_back(self) -> None:
         intake = self._intake
         intake.closed = True
+        for step in (self._crew.close, self.pinning.close, self._endings.stop, self._answer_askers, self._close):
+            self._try_step(step)
+        self._log.stop()
+        intake.waker = None
+        intake.gate.open()
+        self._settle()
+        intake.done.set()
+
+    def _try_step(self, step: Callable[[], None]) -> None:
+        """Whatever becomes of it, the next one follows: somebody waits for the last."""
         try:
-            self._crew.close()
-        finally:
-            self.pinning.close()
-            self._endings.stop()
-            self._answer_askers()
-            self._close()
-            intake.waker = None
-            intake.gate.open()
-            intake.done.set()
+            step()
+        except BaseException as error:
+            self._log.critical("forkpool's supervisor could not give back all that its pool held", error)
 
     def _fail(self, error: BaseException) -> None:
-        """A bug of ours must not leave anyone waiting."""
-        _LOGGER.critical("forkpool's supervisor failed; its pool is broken", exc_info=error)
-        self._intake.broken = lambda: internal_error(error)
-        self._intake.closed = True
-        tasks = [task for worker in self._machine.workers.values() for task in worker.tasks]
-        tasks += self._machine.queue
-        tasks += [task for _, _, task in self._machine.actions if task is not None]
-        tasks += [item for item in list(self._intake.items) if isinstance(item, Task)]
-        for task in tasks:
-            self._endings.error(task.future, internal_error, error)
+        """A bug of ours, or no memory for our work, must not leave anyone waiting: their futures end before all else."""
+        while not self._try_to_break(error):
+            time.sleep(_FOR_MEMORY_S)
+        self._log.critical("forkpool's supervisor failed; its pool is broken", error)
+
+    def _try_to_break(self, error: BaseException) -> bool:
+        """False: there was no memory for all of it."""
+        machine, items = self._machine, self._intake.items
+        try:
+            self._intake.broken = partial(internal_error, error)
+            self._intake.closed = True
+            ended = (
+                self._try_to_end(lambda: (task for worker in machine.workers.values() for task in worker.tasks), error),
+                self._try_to_end(lambda: machine.queue, error),
+                self._try_to_end(lambda: (task for _, _, task in machine.actions if task is not None), error),
+                self._try_to_end(lambda: (item for item in list(items) if isinstance(item, Task)), error),
+                self._try_to_end(lambda: _in_hand(error), error),
+            )
+            return all(ended)
+        except MemoryError:
+            return False
+
+    def _try_to_end(self, find: Callable[[], Iterable[Task]], error: BaseException) -> bool:
+        """End the futures of these tasks. False: there was no memory for it."""
+        try:
+            for task in find():
+                self._endings.error(task.future, internal_error, error)
+        except MemoryError:
+            return False
+        except BaseException as another:  # what we look at may be what is broken
+            self._log.critical("forkpool's supervisor could not end all futures of its pool", another)
+        return True
 
     def _guard_group(self) -> None:
         """Have no task fill a control group that the kernel would kill as a whole, this program included."""
@@ -325,7 +399,7 @@ class Supervisor:
         kind, flags, micros, seq, payload = answer
         if worker.state is WorkerState.SPAWNED and kind == Kind.READY:
             if payload:
-                self.pinning.on_refused(worker.slot, bytes(payload).decode(errors="replace"))
+                self._on_unpinned(worker.slot, bytes(payload).decode(errors="replace"))
             self._machine.on_ready(worker, time.monotonic())
         elif worker.state is WorkerState.SPAWNED and kind == Kind.INIT_FAILED:
             data = bytes(payload)
@@ -347,6 +421,10 @@ class Supervisor:
             self._on_answer(worker, answer)
         else:
             raise MalformedFrame(f"an answer (kind {kind}, call {seq}) that this worker has no reason to give")
+
+    def _on_unpinned(self, slot: int, why: str) -> None:
+        if self.pinning.on_refused(slot, why):
+            self._log.warning("the workers of slot %d run unpinned: %s", slot, why)
 
     def _is_repeated(self, task: Task, worker: Worker, kind: int, payload: bytes | bytearray) -> bool:
         self._failed_answer = kind, payload
@@ -420,6 +498,16 @@ class Supervisor:
     def _why_broken(self) -> BaseException:
         make = self._intake.broken
         return broken_error(self._crew.start_failure) if make is None else make()
+
+
+def _in_hand(error: BaseException) -> Iterator[Task]:
+    """Tasks that were between two places when it was raised: a frame that it ended has them."""
+    for frame, _ in walk_tb(error.__traceback__):
+        for value in frame.f_locals.values():
+            if isinstance(value, Task):
+                yield value
+            elif isinstance(value, list | deque):
+                yield from (one for one in list(value) if isinstance(one, Task))
 
 
 def _draw_task_limit(config: PoolConfig) -> int | None:

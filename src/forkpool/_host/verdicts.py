@@ -146,9 +146,18 @@ def broken_error(reason: str) -> PoolBrokenError:
 
 
 def internal_error(cause: BaseException) -> PoolBrokenError:
-    """The error of a pool that met a bug of ours."""
-    from ..errors import InternalError
+    """The error of a pool that met a bug of ours, or whose work found no memory."""
+    from ..errors import InternalError, PoolBrokenError
 
+    error: PoolBrokenError
+    if isinstance(cause, MemoryError):
+        error = PoolBrokenError(
+            "this process had no memory left for forkpool's own work. The pool is broken; tasks that ran at that moment were "
+            "stopped. Limit what it holds at once (`map(buffersize=)`), or raise its limit (`ulimit -v`).",
+            may_have_run="maybe",
+        )
+        error.__cause__ = cause
+        return error
     error = InternalError(
         f"forkpool itself failed: {type(cause).__name__}: {cause}. This is a bug in forkpool: please report it with the "
         "traceback above. Tasks that ran at that moment were stopped.",
