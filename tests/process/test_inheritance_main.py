@@ -150,6 +150,38 @@ def test_a_global_is_written_again_only_when_it_changed_in_the_host(start: Start
     assert program.value("hosts_new") == "(2, 7)"
 
 
+def test_what_the_host_deletes_is_gone_in_every_worker(start: Start) -> None:
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        setting = 1
+        class Thing:
+            setting = 2
+
+        def read():
+            return setting
+
+        def read_attribute():
+            return Thing.setting
+
+        def meet(barrier, read):
+            barrier.wait()
+            return read()
+
+        import multiprocessing
+        with ForkPoolExecutor(2) as ex:
+            for function in (read, read_attribute):
+                ex.submit(function).result()  # one worker has it, the other has not
+            del setting, Thing.setting
+            for function in (read, read_attribute):
+                barrier = multiprocessing.get_context("spawn").Barrier(2)
+                futures = [ex.submit(meet, barrier, function) for _ in range(2)]
+                mark(function.__name__, [type(future.exception()).__name__ for future in futures])
+        """).finish()
+    assert program.value("read") == "['NameError', 'NameError']"
+    assert program.value("read_attribute") == "['AttributeError', 'AttributeError']"
+
+
 def test_what_runs_is_what_the_host_held_at_submit(start: Start) -> None:
     program = start("""
         from forkpool import ForkPoolExecutor

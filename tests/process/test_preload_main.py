@@ -106,6 +106,35 @@ def test_what_runs_is_what_the_host_held_at_submit(start: Start) -> None:
     assert program.value("pid") == "True"
 
 
+def test_what_the_host_deletes_after_that_is_gone(start: Start) -> None:
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        MISSING = object()
+        setting = 1
+
+        class Thing:
+            plain, other = 1, MISSING
+            def method(self, default=MISSING):
+                return default is MISSING
+
+        def look(default=MISSING):
+            assert default is MISSING and Thing().method()
+            return globals().get("setting"), sorted({"plain", "other"} & vars(Thing).keys())
+
+        if __name__ == "__main__":
+            with ForkPoolExecutor(1, preload=("__main__",)) as ex:
+                mark("before", ex.submit(look).result())
+                del setting, Thing.plain
+                mark("after", ex.submit(look).result())
+                del Thing.other
+                mark("last", ex.submit(look).result())
+        """).finish()
+    assert program.value("before") == "(1, ['other', 'plain'])"
+    assert program.value("after") == "(None, ['other'])"
+    assert program.value("last") == "(None, [])"
+
+
 def test_counters_globals_of_the_initializer_and_caches(start: Start) -> None:
     program = start("""
         import functools

@@ -300,3 +300,25 @@ def test_a_worker_does_not_remember_local_classes_for_ever(worker: Worker) -> No
     counts = [worker.call(use, make()) for _ in range(6)]
     assert max(counts) <= 4
     assert worker.call(lambda cls: cls, first) is first
+
+
+def test_an_attribute_that_the_host_deletes_is_gone_in_the_worker(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class Base:
+            plain = "base"
+        class C(Base):
+            plain, items, kept = 1, [], 3
+            mark = object()
+            def method(self): return self
+        def look(): return sorted({"plain", "items", "mark", "method", "kept", "own"} & vars(C).keys()), C.plain
+        def set_own(): C.own = 1
+    """)
+    everything = ["items", "kept", "mark", "method", "plain"]
+    assert worker.call(notebook.look) == (everything, 1)
+    worker.call(notebook.set_own)
+    del notebook.C.plain
+    assert worker.call(notebook.look) == (["items", "kept", "mark", "method", "own"], "base")
+    del notebook.C.method, notebook.C.mark, notebook.C.items
+    assert worker.call(notebook.look) == (["kept", "own"], "base")
+    notebook.C.plain, notebook.C.items = 1, []
+    assert worker.call(notebook.look) == (["items", "kept", "own", "plain"], 1)

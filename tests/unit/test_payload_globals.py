@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker
 
@@ -178,6 +180,61 @@ def test_names_that_the_host_does_not_have_are_not_touched(notebook: Notebook, w
     worker.call(notebook.keep)
     assert worker.call(notebook.read) == 5
     assert not hasattr(notebook.module, "made_here")
+
+
+def test_a_global_that_the_host_deletes_is_gone_in_every_worker(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        import sys
+        Z = 1
+        def read(): return Z
+        def looks(): return globals().get("Z", "gone")
+        def asks(): return hasattr(sys.modules[__name__], "Z")
+        def through(): return notebook_for_tests.Z
+        import notebook_for_tests
+        def sets():
+            global Z
+            Z = 5
+    """)
+    for fn in (notebook.read, notebook.looks, notebook.through):
+        assert worker.call(fn) == 1
+    worker.call(notebook.sets)
+    del notebook.module.Z  # type: ignore[attr-defined]
+    with Worker() as another:
+        for one in (worker, another):
+            for _ in range(3):
+                with pytest.raises(NameError, match="Z"):
+                    one.call(notebook.read)
+            assert (one.call(notebook.looks), one.call(notebook.asks)) == ("gone", False)
+            with pytest.raises(AttributeError, match="Z"):
+                one.call(notebook.through)
+    notebook.cell("Z = 2")
+    assert worker.call(notebook.read) == 2
+
+
+def test_one_that_another_function_brought_and_that_hides_a_builtin(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        def first(): return len("abc")
+        def second(): return len("abc")
+    """)
+    assert [worker.call(notebook.first) for _ in range(3)] == [3, 3, 3]
+    notebook.cell("def len(_): return 0")
+    assert worker.call(notebook.second) == 0
+    del notebook.module.len  # type: ignore[attr-defined]
+    assert [worker.call(notebook.first) for _ in range(3)] == [3, 3, 3]
+
+
+def test_what_the_worker_made_for_itself_after_that_stays(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        Z = 1
+        def sets():
+            global Z
+            Z = 5
+        def read(): return Z
+    """)
+    assert worker.call(notebook.read) == 1
+    del notebook.module.Z  # type: ignore[attr-defined]
+    worker.call(notebook.sets)
+    assert [worker.call(notebook.read) for _ in range(3)] == [5, 5, 5]
 
 
 def test_globals_of_exec_without_a_module_have_one_namespace_too(worker: Worker) -> None:

@@ -27,6 +27,8 @@ from forkpool._shared import tracking
 from forkpool._shared.code_names import known_code
 from forkpool._shared.tracking import Key
 
+GONE = b""  # stands where the value of a global would: the host has deleted it
+
 _active = threading.local()
 
 
@@ -88,7 +90,13 @@ class Applier:
         known = tracking.received.get(key)
         if known is not None and known[0] == digest:
             return
+        if data == GONE and known is None:
+            return  # what there may be under that name was made by the worker's own code
         self.is_settled = False
+        if data == GONE:
+            namespace.pop(name, None)
+            del tracking.received[key]
+            return
         as_preloaded = tracking.is_as_preloaded(space, name)
         if as_preloaded and known is None and _own_digest(key, namespace[name]) == digest:
             tracking.received[key] = (digest, namespace[name])
@@ -111,6 +119,7 @@ class Applier:
             return
         if known is None and cls is not None and tracking.preloaded_classes.get(uid) is cls and _own_digest(key, cls) == digest:
             self._keep_class(key, digest, cls, state)
+            _note_attributes(cls, key, state)
             return
         if cls is None:
             cls = self._make_bare(skeleton)
@@ -132,10 +141,12 @@ class Applier:
     def _fill_bare_classes(self) -> None:
         while self._bare:
             key, digest, cls, state = self._bare.pop(0)
+            before = tracking.attributes_of(key)
             for part, part_digest, data in state:
                 self._apply_class_part(cls, (*key, part), part_digest, data)
             if self._worker:
                 self._keep_class(key, digest, cls, state)
+                _delete_attributes(cls, before - tracking.attributes_of(key))
 
     def _keep_class(self, key: Key, digest: bytes, cls: Any, state: list[tuple[str, bytes, bytes]]) -> None:
         tracking.received[key] = (digest, cls)
@@ -148,9 +159,28 @@ class Applier:
             known = tracking.received.get(key)
             if known is not None and known[0] == digest and known[1] is cls:
                 return
-        set_class_attributes(cls, _loads(data))
+        attributes = _loads(data)
+        set_class_attributes(cls, attributes)
         if self._worker:
             tracking.received[key] = (digest, cls)
+            tracking.attributes_received[key] = tuple(attributes)
+
+
+def _delete_attributes(cls: Any, names: set[str]) -> None:
+    """Delete what the host has deleted; what the worker's own code has set beside it stays."""
+    for name in names:
+        if name in vars(cls):
+            with contextlib.suppress(AttributeError, TypeError):  # `__doc__` and its like can only be set
+                type.__delattr__(cls, name)
+
+
+def _note_attributes(cls: Any, key: Key, state: list[tuple[str, bytes, bytes]]) -> None:
+    """A class that was preloaded has the attributes that came, which are not looked at."""
+    from forkpool._shared.by_value_classes import portions
+
+    for part, _, _ in state:
+        names = (part,) if part else tuple(dict(portions(cls))[""])
+        tracking.attributes_received[(*key, part)] = names
 
 
 def _own_digest(key: Key, value: Any) -> bytes | None:

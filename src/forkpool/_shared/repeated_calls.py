@@ -23,6 +23,7 @@ from forkpool._shared.code_names import names_of, submodules_used
 from forkpool._shared.homes import name_in
 from forkpool._shared.importable import is_importable
 from forkpool._shared.plain import SCALARS, is_plain_callable
+from forkpool._shared.tracking import names_sent
 
 IMMUTABLE = SCALARS - {bytearray}
 MAX_TABLE = 1 << 14  # bytes; what is compared by identity is kept alive, and is no larger
@@ -44,6 +45,7 @@ class RepeatedCall:
         "_globals",
         "_modules",
         "_namespace",
+        "_untold",
         "function",
         "name",
         "space",
@@ -62,6 +64,7 @@ class RepeatedCall:
         self._by_name: list[Any] = []
         self._modules: dict[str, Any] = {function.__module__: sys.modules.get(function.__module__)}
         self._absent: set[str] = set()  # modules that are not loaded
+        self._untold: frozenset[str] = frozenset()  # names that are not there, and of which no worker can know
 
     def holds(self) -> bool:
         """Tell whether everything is as it was."""
@@ -77,11 +80,17 @@ class RepeatedCall:
         for name, value in self._modules.items():
             if modules.get(name) is not value:
                 return False
+        if not self._untold.isdisjoint(names_sent.get(self.space, ())):
+            return False  # sent meanwhile by another function, and deleted
         return all(map(is_plain_callable, self._by_name)) and modules.keys().isdisjoint(self._absent)
 
     def note_all(self) -> bool:
         """Note all that the table was made of. False: something of it may change unseen."""
-        return self._add_function(self.function) and self._globals.setdefault(self.name, self.function) is self.function
+        if not self._add_function(self.function) or self._globals.setdefault(self.name, self.function) is not self.function:
+            return False
+        missing = (name for name, value in self._globals.items() if value is _MISSING)
+        self._untold = frozenset(missing).difference(names_sent.get(self.space, ()))
+        return True
 
     def _add_function(self, function: types.FunctionType) -> bool:
         if function.__globals__ is not self._namespace or not all(map(self._add_default, function.__defaults__ or ())):

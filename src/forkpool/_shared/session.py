@@ -39,6 +39,7 @@ from forkpool._shared.homes import Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
 from forkpool._shared.lookups import looked_up_by, subclasses_asked_for
 from forkpool._shared.plain import SCALARS, all_plain
+from forkpool._shared.rebuild import GONE
 from forkpool._shared.tracking import Key
 
 MAX_SHARING = 10_000  # arbitrary: in a longer list or dict nobody looks for other globals, each item would cost 0.1 µs
@@ -130,6 +131,8 @@ class Session:
         if key not in self._entries:
             self._entries[key] = None
             self._queue.append((key, value))
+            if space.startswith("m:"):
+                tracking.names_sent.setdefault(space, set()).add(name)
         elif key in self._optional:
             self._optional.discard(key)
             if key in self._left_out:
@@ -156,6 +159,7 @@ class Session:
         names, namespace = names_of(function.__code__), function.__globals__
         if names.looked_up or names.finds_more:
             self._need_unnamed(function, names)
+        self._tell_gone(space, namespace, (*names.globals, *names.looked_up))
         for name in names.globals:
             if name in namespace and name != "__builtins__":
                 value = namespace[name]
@@ -176,6 +180,7 @@ class Session:
     def need_module(self, module: types.ModuleType, names: tuple[str, ...]) -> None:
         """Put those attributes of a module shipped by value into the table that code may use."""
         space = f"m:{module.__name__}"
+        self._tell_gone(space, module.__dict__, names)
         for name in names:
             if name not in module.__dict__ or ("g", space, name) in self._entries:
                 continue
@@ -183,6 +188,16 @@ class Session:
             self.need_global(space, name, value)
             if isinstance(value, types.ModuleType) and not is_importable(value.__name__):
                 self.need_module(value, names)
+
+    def _tell_gone(self, space: str, namespace: dict[str, Any], names: tuple[str, ...]) -> None:
+        """Put into the table that the host has deleted a global which a worker may have got."""
+        sent = tracking.names_sent.get(space)
+        if sent is None or sent.isdisjoint(names):
+            return
+        for name in names:
+            if name in sent and name not in namespace:
+                key = ("g", space, name)
+                self._entries[key] = Entry(key, False, [("", Draft(GONE))])
 
     def may_refer(self, source: Key | None, space: str, name: str, value: Any) -> bool:
         """Tell whether an object may travel as the name of a global, which is put into the table then."""
@@ -331,6 +346,9 @@ class ResultSession(Session):
 
     def shared_in(self, space: str) -> dict[int, str]:
         return {}
+
+    def _tell_gone(self, space: str, namespace: dict[str, Any], names: tuple[str, ...]) -> None:
+        pass
 
     def home_of(self, function: types.FunctionType, value: Any) -> tuple[Any, str] | None:
         """Of what the worker may have filled, the host gets the content."""

@@ -44,6 +44,12 @@ _counter = itertools.count()
 # In a worker: key of an entry -> (digest as the host last sent it, object made from it).
 received: dict[Key, tuple[bytes, Any]] = {}
 
+# In a worker: key of a class and of one of its parts -> the attributes that came with it.
+attributes_received: dict[Key, tuple[str, ...]] = {}
+
+# In a host: key of the namespace of a module -> the names of its globals that some worker may have got.
+names_sent: dict[str, set[str]] = {}
+
 # In a worker whose fork server ran the program: what that left under each global name, and its classes by id.
 preloaded: dict[str, Any] = {}
 preloaded_classes: dict[str, Any] = {}
@@ -61,12 +67,20 @@ def keep_class_entry(key: Key, parts: list[Key]) -> None:
 
     A class that is forgotten is only described anew when it comes again.
     """
-    _class_entries.pop(key, None)
+    for gone in set(_class_entries.pop(key, ())).difference(parts):  # deleted in the host, which may set it again
+        received.pop(gone, None)
+        attributes_received.pop(gone, None)
     _class_entries[key] = parts
     if len(_class_entries) > KEPT_CLASSES:
         oldest = next(iter(_class_entries))
         for forgotten in (oldest, *_class_entries.pop(oldest)):
             received.pop(forgotten, None)
+            attributes_received.pop(forgotten, None)
+
+
+def attributes_of(key: Key) -> set[str]:
+    """In a worker: return the names of the attributes that came with a class."""
+    return {name for part in _class_entries.get(key, ()) for name in attributes_received.get(part, ())}
 
 
 def _new_uid() -> str:
