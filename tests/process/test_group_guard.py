@@ -9,6 +9,8 @@ from queue import SimpleQueue
 import pytest
 
 from forkpool import ForkPoolExecutor, TaskMemoryError
+from forkpool._core import group_guard
+from forkpool._core.states import GroupMemory
 from forkpool._host import group_memory, supervisor
 from tests.support import processes, tasks
 from tests.support.gate import Gate, GateInTask
@@ -22,16 +24,22 @@ class Group:
     """A group with `memory.oom.group`, as the pool sees it."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        machine = FakeMachine(folder)
+        self.machine = machine = FakeMachine(folder)
         machine.write("/proc/self/cgroup", "0::/app\n")
         machine.write("/proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
-        machine.write("/sys/fs/cgroup/app/memory.oom.group", "1\n")
-        machine.write("/sys/fs/cgroup/app/memory.max", f"{LIMIT}\n")
+        self.mark("1")
+        self.limit(LIMIT)
         self.current = str(folder / "sys/fs/cgroup/app/memory.current")
         self._looks: SimpleQueue[None] = SimpleQueue()
         self._count_looks(monkeypatch)
         self.set(100)
-        monkeypatch.setattr(supervisor, "find_group_memory", lambda: group_memory.find_group_memory(machine.root))
+        monkeypatch.setattr(supervisor, "find_groups", lambda: group_memory.find_groups(machine.root))
+
+    def mark(self, value: str) -> None:
+        self.machine.write("/sys/fs/cgroup/app/memory.oom.group", f"{value}\n")
+
+    def limit(self, limit: int) -> None:
+        self.machine.write("/sys/fs/cgroup/app/memory.max", f"{limit}\n")
 
     def set(self, mib: int) -> None:
         _write(self.current, mib)
@@ -43,14 +51,14 @@ class Group:
         self._looks.get()
 
     def _count_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        read = group_memory.GroupMemory.used
+        read = group_memory.GroupWatch.look
 
-        def used(group: group_memory.GroupMemory) -> int | None:
-            found = read(group)
+        def look(groups: group_memory.GroupWatch) -> GroupMemory | None:
+            found = read(groups)
             self._looks.put(None)
             return found
 
-        monkeypatch.setattr(group_memory.GroupMemory, "used", used)
+        monkeypatch.setattr(group_memory.GroupWatch, "look", look)
 
 
 def _write(path: str, mib: int) -> None:
@@ -120,3 +128,32 @@ def test_another_attempt_if_asked_for(group: Group, gate: Gate) -> None:
         error = view.submit(fill, group.current, 128, gate).exception()
         assert isinstance(error, TaskMemoryError)
         assert "the memory of the control group was nearly full" in error.__notes__[0]
+
+
+def test_the_limit_may_change(group: Group, gate: Gate) -> None:
+    # A container that is resized in place.
+    with ForkPoolExecutor(1) as ex:
+        assert ex.submit(tasks.add, 1, 1).result() == 2, "the group was looked at before"
+        group.limit(2 * LIMIT)
+        large = ex.submit(fill, group.current, 128, gate)
+        gate.wait_inside()
+        group.wait_look()
+        group.wait_look()
+        assert not large.done()
+        group.limit(LIMIT)
+        error = large.exception()
+        assert isinstance(error, TaskMemoryError)
+        assert error.limit == LIMIT
+
+
+def test_it_may_be_marked_later(group: Group, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_guard, "SELDOM_S", 0.01)
+    group.mark("0")
+    with ForkPoolExecutor(1) as ex:
+        large = ex.submit(fill, group.current, 128, gate)
+        gate.wait_inside()
+        group.wait_look()
+        group.wait_look()
+        assert not large.done()
+        group.mark("1")
+        assert isinstance(large.exception(), TaskMemoryError)

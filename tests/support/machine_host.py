@@ -6,7 +6,7 @@ Runs in: pytest.
 from typing import Any
 
 from forkpool._core.machine import PoolMachine
-from forkpool._core.states import RepeatableTask, Task, Verb, Verdict, Worker
+from forkpool._core.states import GroupMemory, RepeatableTask, Task, Verb, Verdict, Worker
 from forkpool.config import TaskOptions
 from tests.support.machine_invariants import check_invariants
 
@@ -112,9 +112,9 @@ class Host:
         self.machine.on_memory(self.worker(generation), self.now, private)
         return self.step()
 
-    def group_memory(self, used: int | None, **private: int | None) -> list[tuple[object, ...]]:
-        """What was read of the control group, and what each worker holds by the name of its first task."""
-        self.machine.on_group_memory(self.now, used, lambda worker: private[worker.tasks[0].name])
+    def group_memory(self, group: GroupMemory | None, **private: int | None) -> list[tuple[object, ...]]:
+        """What was read of the control groups, and what each worker holds by the name of its first task."""
+        self.machine.on_group_memory(self.now, group, lambda worker: private[worker.tasks[0].name])
         return self.step()
 
     def lost(self, generation: int, *seqs: int, alive: bool = True) -> list[tuple[object, ...]]:

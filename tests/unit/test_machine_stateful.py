@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from forkpool._core.ahead import MAX_AHEAD
 from forkpool._core.machine import PoolMachine
 from forkpool._core.repeating import TASK_OVER_MEMORY, TASK_TIMED_OUT, WORKER_CRASHED
-from forkpool._core.states import Expiry, RepeatableTask, Task, Verdict, Worker, WorkerState
+from forkpool._core.states import Expiry, GroupMemory, RepeatableTask, Task, Verdict, Worker, WorkerState
 from forkpool.config import TaskOptions
 from tests.support.machine_invariants import check_invariants
 
@@ -114,8 +114,9 @@ class Host(RuleBasedStateMachine):
         self.robbed: set[int] = set()  # generations that the machine knows to have lost something
         self.recycled: set[int] = set()  # generations that the user wanted replaced
         self.closed = self.aborted = self.stopped = self.was_broken = self.queue_cancelled = False
+        self.is_marked = True
         if guarded:
-            self.machine.guard_group(GROUP_LIMIT)
+            self.machine.guard_group()
         if first is not None:
             self.begin_with(*first)
         if first is not None and ahead:
@@ -266,10 +267,18 @@ class Host(RuleBasedStateMachine):
             assert not process.kill_signal
             return None if process.dead else process.private
 
-        self.machine.on_group_memory(self.now, self.used(), private)
+        self.machine.on_group_memory(self.now, self.group(), private)
 
-    def used(self) -> int:
-        return sum(process.private for process in self.processes.values() if not process.dead)
+    def group(self) -> GroupMemory | None:
+        if not self.is_marked:
+            return None
+        used = sum(process.private for process in self.processes.values() if not process.dead)
+        return GroupMemory(GROUP_LIMIT, used, "memory.max", GROUP_LIMIT)
+
+    @rule()
+    def mark_the_group(self) -> None:
+        """From now on, or no more, the kernel would kill it as a whole."""
+        self.is_marked = not self.is_marked
 
     def do_stop(self, worker: Worker, _: None) -> None:
         process = self.processes[worker.generation]

@@ -13,43 +13,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from .memory_watch import next_look
-from .states import Worker
+from .memory_watch import LATEST_S, next_look
+from .states import GroupMemory, Worker
 
-NEARLY_FULL = 0.95  # arbitrary: of 4 GiB, as much as grows in 25 ms at 8 GiB/s is left
+KEPT_FREE = 0.05  # arbitrary: of 4 GiB, as much as grows in 25 ms at 8 GiB/s
+SELDOM_S = 10.0  # arbitrary: where the kernel kills one process only, which somebody may change
 
 
 class GroupGuard:
-    """The memory of the control group, and of those in it that run tasks."""
+    """The memory of the control groups, and of those in them that run tasks."""
 
-    def __init__(self, limit: int, max_workers: int) -> None:
-        """
-        Args:
-            limit: Bytes that the group may have.
-        """
-        self._full = int(limit * NEARLY_FULL)
-        # An equal part of it for each worker and one for this program: who holds not even half of one is not to blame.
-        self._little = limit // (2 * (max_workers + 1))
+    def __init__(self, max_workers: int) -> None:
+        self._parts = max_workers + 1  # one for each worker and one for this program
         self.look_at: float | None = 0.0  # monotonic seconds: then, if anybody works; None: it was asked for
 
     def on_memory(
-        self, now: float, used: int | None, workers: Iterable[Worker], private: Callable[[Worker], int | None]
+        self, now: float, group: GroupMemory | None, workers: Iterable[Worker], private: Callable[[Worker], int | None]
     ) -> Worker | None:
-        """The group has so many bytes that nobody can take back; None: nobody can tell. Returns whose task is to end.
+        """This was read of the group with the least room; None: the kernel would kill none as a whole.
 
         Args:
             private: Asked for what a worker has for itself; None if nobody can tell.
+        Returns:
+            Whose task is to end.
         """
-        left = self._full - (used or 0)
+        if group is None:
+            self.look_at = now + SELDOM_S
+            return None
+        if group.used is None:
+            self.look_at = now + LATEST_S
+            return None
+        left = group.limit - int(group.tightest * KEPT_FREE) - group.used
         self.look_at = now + next_look(left)
-        if used is None or left > 0:
+        if left > 0:
             return None
         busy = [worker for worker in workers if worker.tasks]
         if any(worker.doom is not None or worker.tasks[0].verdict is not None for worker in busy):
             return None  # what that one holds comes back first
         held = [(private(worker) or 0, worker.generation, worker) for worker in busy]
         most, _, heaviest = max(held, default=(0, 0, None))
-        if heaviest is None or most < self._little:
+        if heaviest is None or most < self._little(group):
             return None
-        heaviest.grown = most
+        heaviest.grown, heaviest.group = most, group
         return heaviest
+
+    def _little(self, group: GroupMemory) -> int:
+        """Bytes: who holds less, not even half of an equal part, is not to blame."""
+        return group.tightest // (2 * self._parts)

@@ -28,7 +28,7 @@ from . import repeating
 from .ahead import RECALL_AFTER_S
 from .group_guard import GroupGuard
 from .ready_queue import ReadyQueue
-from .states import Expiry, RepeatableTask, Task, Verb, Verdict, Worker, WorkerState
+from .states import Expiry, GroupMemory, RepeatableTask, Task, Verb, Verdict, Worker, WorkerState
 from .workforce import Workforce
 
 UNTAKEN_PATIENCE_S = 1.0  # beyond the timeout, for a worker that has not even taken its task: it is stopped, or starved
@@ -138,14 +138,17 @@ class PoolMachine(Workforce):
         if self._memory.on_memory(worker, now, private):
             self._condemn(worker, worker.tasks[0], Verdict.OVER_MEMORY)
 
-    def guard_group(self, limit: int) -> None:
-        """From now on no task is to fill the control group, which may have so many bytes."""
-        self._guard = GroupGuard(limit, self._max_workers)
+    def guard_group(self) -> None:
+        """From now on no task is to fill a control group that the kernel would kill as a whole."""
+        self._guard = GroupGuard(self._max_workers)
 
-    def on_group_memory(self, now: float, used: int | None, private: Callable[[Worker], int | None]) -> None:
-        """The control group has so many bytes (asked for by LOOK_AT_GROUP). `private` tells as for `on_memory`."""
+    def on_group_memory(self, now: float, group: GroupMemory | None, private: Callable[[Worker], int | None]) -> None:
+        """This was read of the control groups (asked for by LOOK_AT_GROUP); None: the kernel would kill none as a whole.
+
+        `private` tells as for `on_memory`.
+        """
         assert self._guard is not None
-        worker = self._guard.on_memory(now, used, self.workers.values(), private)
+        worker = self._guard.on_memory(now, group, self.workers.values(), private)
         if worker is not None:
             self._condemn(worker, worker.tasks[0], Verdict.GROUP_FULL)
 
@@ -333,7 +336,7 @@ class PoolMachine(Workforce):
         return None if soonest == math.inf else soonest
 
     def _looks_at_group(self) -> float:
-        """When (monotonic seconds) the control group is looked at next: not while nobody works."""
+        """When (monotonic seconds) the control groups are looked at next: not while nobody works."""
         assert self._guard is not None
         when = self._guard.look_at
         return math.inf if when is None or not any(worker.tasks for worker in self.workers.values()) else when

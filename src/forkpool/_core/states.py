@@ -57,13 +57,23 @@ class Verb(Enum):
 
     SPAWN = auto()  # fork this worker
     LOOK = auto()  # read how much private memory this worker has, report `on_memory`
-    LOOK_AT_GROUP = auto()  # read how much memory the control group has, report `on_group_memory`
+    LOOK_AT_GROUP = auto()  # read how much memory the control groups have, report `on_group_memory`
     SEND = auto()  # write this task into this worker's pipe
     RECALL = auto()  # take back what this worker has not taken, report `on_recalled`
     STOP = auto()  # ask this idle worker to leave
     KILL = auto()  # SIGKILL this worker
     END = auto()  # end this task as its `verdict` says; `worker` held it, or is None
     FINISHED = auto()  # closed, nothing left to wait for
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMemory:
+    """What was read of a control group that the kernel would kill as a whole: of several, the one with the least room."""
+
+    limit: int  # bytes
+    used: int | None  # bytes that it has and would not give back; None: nobody can tell
+    file: str  # that says what the limit is
+    tightest: int  # bytes: the smallest limit of these groups; the pool's own group may be in a much larger one
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +120,7 @@ class Worker:
     terminated: bool = False  # the host sent SIGTERM because the user wants all workers to end
     doom: Verdict | None = None  # set once SIGKILL was asked for: what its task gets
     grown: int = 0  # bytes: by how much its private memory had grown at the last look (GROUP_FULL: all of it); for messages
+    group: GroupMemory | None = None  # GROUP_FULL: which one was nearly full; for messages
 
     @property
     def has_ready_heir(self) -> bool:

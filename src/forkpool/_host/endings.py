@@ -19,7 +19,6 @@ from .._unpickling import EncodedAnswer
 from ..future import ForkFuture, Run
 from .answers import decode_exception, decode_value
 from .callbacks import CallbackRunner
-from .group_memory import GroupMemory
 from .oom import OomWatch
 from .retries import Failure, may_have_run, never_again, note, text_of, with_notes
 from .tally import OF_VERDICT, Outcome, Tally
@@ -48,7 +47,6 @@ class Endings:
         self._why_broken = why_broken
         self._callbacks = CallbackRunner()
         self._oom: OomWatch | None = None  # from `begin` on
-        self.group: GroupMemory | None = None  # which the kernel would kill as a whole
 
     def begin(self) -> None:
         """Call on the supervisor's thread before the first worker starts."""
@@ -179,7 +177,7 @@ class Endings:
     def _facts(self, task: Task, worker: Worker, link: WorkerLink, verdict: Verdict) -> CrashFacts:
         assert link.death is not None
         started = link.started_at(task.seq)
-        group = self.group if verdict is Verdict.GROUP_FULL else None
+        group = worker.group if verdict is Verdict.GROUP_FULL else None
         by_signal_9 = link.death.status is not None and link.death.status & 0x7F == 9
         return CrashFacts(
             verdict=verdict,

@@ -31,7 +31,7 @@ from ..events import PoolStatistics
 from ..future import Run
 from .crew import Crew
 from .endings import ANSWER_KINDS, Endings
-from .group_memory import find_group_memory
+from .group_memory import GroupWatch, find_groups
 from .intake import ENDS_THE_POOL, Intake, Request, Waker
 from .inventory import PoolSnapshot, describe_descriptors, describe_processes
 from .log import Log
@@ -93,6 +93,7 @@ class Supervisor:
         self._tally = Tally(config.max_workers)
         self._endings = Endings(lambda: intake.closing, self._why_broken, self._tally)
         self._reports = Reports(self._machine, self._crew, self._tally)
+        self._groups: GroupWatch | None = None  # control groups that the kernel kills as a whole, or may be told to
         self._askers: list[Callable[[Supervisor], None]] = []
         self._failed_answer: tuple[int, bytes | bytearray] | None = None  # while the core decides what follows from it
         self._seq = 0
@@ -312,10 +313,9 @@ class Supervisor:
 
     def _guard_group(self) -> None:
         """Have no task fill a control group that the kernel would kill as a whole, this program included."""
-        group = find_group_memory()
-        if group is not None:
-            self._endings.group = group
-            self._machine.guard_group(group.limit)
+        self._groups = find_groups()
+        if self._groups is not None:
+            self._machine.guard_group()
 
     # --- the loop --------------------------------------------------------------------------------------
 
@@ -468,9 +468,8 @@ class Supervisor:
             elif verb is Verb.FINISHED:
                 self._finished = True
             elif verb is Verb.LOOK_AT_GROUP:
-                group = self._endings.group
-                assert group is not None
-                machine.on_group_memory(time.monotonic(), group.used(), crew.private_memory)
+                assert self._groups is not None
+                machine.on_group_memory(time.monotonic(), self._groups.look(), crew.private_memory)
             else:
                 assert worker is not None
                 self._act_on_worker(verb, worker)

@@ -16,6 +16,7 @@ from symptoms import crash, pool, symptom
 from tasks import invert, mark, wait_for, wait_for_release, wait_marked
 
 from forkpool import ForkPoolExecutor, diagnostics
+from forkpool._core.states import GroupMemory
 from forkpool._host import exit_status, oom, supervisor
 
 # -- a signal ended it
@@ -263,18 +264,16 @@ def _():
 class FullGroup:
     """A control group that the kernel would kill. Real workers in a recorded one: tests/process/test_group_guard.py."""
 
-    limit, file = 1 << 20, "/sys/fs/cgroup/memory.max"
-
-    def used(self):
-        return self.limit
+    def look(self):
+        return GroupMemory(1 << 20, 1 << 20, "/sys/fs/cgroup/memory.max", 1 << 20)
 
 
 @symptom("`TaskMemoryError`: `the memory of the control group was nearly full`")
 def _():
-    supervisor.find_group_memory = FullGroup
+    supervisor.find_groups = FullGroup
     with ForkPoolExecutor(1) as ex:
         error = ex.submit(grow_and_wait, 16 << 20).exception()
-    supervisor.find_group_memory = lambda: None
+    supervisor.find_groups = lambda: None
     yield error
 
 
