@@ -53,8 +53,8 @@ class PoolStatistics:
         workers: Workers that live and are ready; one that was asked to leave is not counted.
         workers_started: Workers that have become ready since the pool was made.
         workers_replaced: How many workers ended before the pool did, by reason: "max_tasks_per_child", "recycle_workers",
-            "restart_workers", "lost_task", "crashed", "timed_out", "over_memory", "group_full", "killed". A reason that
-            never came is not in it.
+            "restart_workers", "lost_task", "crashed", "timed_out", "over_memory", "group_full",
+            "group_full_idle", "killed". A reason that never came is not in it.
         busy_time: Seconds that calls have run, by slot; with what runs now.
     """
 

@@ -1,4 +1,4 @@
-"""Row "the control group's memory is nearly full": real workers, in a group whose files the test writes.
+"""Rows on "the control group's memory is nearly full": real workers, in a group whose files the test writes.
 
 A group that the kernel really kills would take the test along; what its files look like is in tests/unit/test_group_memory.py.
 """
@@ -157,3 +157,28 @@ def test_it_may_be_marked_later(group: Group, gate: Gate, monkeypatch: pytest.Mo
         assert not large.done()
         group.mark("1")
         assert isinstance(large.exception(), TaskMemoryError)
+
+
+def test_an_idle_worker_that_holds_much_is_replaced_first(group: Group, gate: Gate) -> None:
+    with ForkPoolExecutor(2) as ex:
+        modest = ex.submit(tasks.grow_then, 30, tasks.enter, gate, "modest")
+        gate.wait_inside()
+        keeps = ex.submit(tasks.grow, 128)
+        keeps.result()
+        group.set(380)
+        while not processes.has_ended(keeps.pid):
+            group.wait_look()
+        group.set(100)
+        gate.open_for_all()
+        assert modest.result() == "modest"
+        counts = ex.statistics()
+        assert (counts.over_memory, counts.workers_replaced) == (0, {"group_full_idle": 1})
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+def test_the_message_claims_no_more_than_is_known(group: Group, gate: Gate) -> None:
+    # Most of the group may be held by others: the call's worker held most of those that were busy.
+    with ForkPoolExecutor(1) as ex:
+        error = ex.submit(fill, group.current, 80, gate).exception()
+        assert isinstance(error, TaskMemoryError)
+        assert "of the workers that were busy it held most" in str(error)

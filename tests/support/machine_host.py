@@ -113,8 +113,9 @@ class Host:
         return self.step()
 
     def group_memory(self, group: GroupMemory | None, **private: int | None) -> list[tuple[object, ...]]:
-        """What was read of the control groups, and what each worker holds by the name of its first task."""
-        self.machine.on_group_memory(self.now, group, lambda worker: private[worker.tasks[0].name])
+        """What was read of the control groups, and what each worker holds by the name of its first task, or as `idle2`."""
+        named = lambda worker: worker.tasks[0].name if worker.tasks else f"idle{worker.generation}"  # noqa: E731
+        self.machine.on_group_memory(self.now, group, lambda worker: private[named(worker)])
         return self.step()
 
     def lost(self, generation: int, *seqs: int, alive: bool = True) -> list[tuple[object, ...]]:

@@ -135,3 +135,45 @@ def test_where_the_kernel_would_kill_one_process_only_somebody_may_change_that()
     host.group_memory(None)
     host.answer(1)
     assert host.next_time() is None, "nobody works, nobody looks"
+
+
+def two_idle_beside(name: str) -> Host:
+    """Two of three workers are idle, and the third has this task."""
+    host = Host(3)
+    host.machine.guard_group()
+    host.busy("x", "y", name)
+    for worker in list(host.machine.workers.values()):
+        if worker.tasks[0].name != name:
+            host.answer(worker.generation)
+    return host
+
+
+def test_an_idle_worker_goes_before_any_task_ends() -> None:
+    # What an idle one keeps, in a global, was never looked at: tasks ended for it, or all of the group.
+    host = two_idle_beside("a")
+    idle, other = [number for number, worker in host.machine.workers.items() if not worker.tasks]
+    held = {f"idle{idle}": 3 * GIB, f"idle{other}": 2 * GIB}
+    assert host.group_memory(holds(FULL), a=5 * GIB, **held) == [("KILL", idle)]
+    assert host.machine.replaced == {"group_full_idle": 1}
+    assert host.group_memory(holds(FULL), a=5 * GIB, **held) == [], "what it held comes back first"
+    assert host.gone(idle) == [], "no other is forked before there is work for it"
+    assert host.group_memory(holds(FULL), a=5 * GIB, **held) == [("KILL", other)]
+    host.gone(other)
+    assert host.group_memory(holds(FULL), a=5 * GIB) != [], "that was not enough"
+    assert host.machine.replaced == {"group_full_idle": 2}
+
+
+def test_an_idle_worker_that_holds_little_stays() -> None:
+    host = two_idle_beside("a")
+    idle, other = [number for number, worker in host.machine.workers.items() if not worker.tasks]
+    held = {f"idle{idle}": 3 * GIB // 2 - 1, f"idle{other}": None}
+    assert host.group_memory(holds(FULL), a=GIB, **held) == []
+    assert host.group_memory(holds(FULL), a=3 * GIB // 2, **held) != []
+
+
+def test_a_task_that_comes_then_gets_another_worker() -> None:
+    host = two_idle_beside("a")
+    idle, other = [number for number, worker in host.machine.workers.items() if not worker.tasks]
+    host.group_memory(holds(FULL), a=GIB, **{f"idle{idle}": 3 * GIB, f"idle{other}": 0})
+    host.submit("b", "c")
+    assert host.step() == [("SEND", other, "b"), ("SPAWN", 4)]

@@ -267,7 +267,16 @@ class Host(RuleBasedStateMachine):
             assert not process.kill_signal
             return None if process.dead else process.private
 
+        known = list(self.machine.workers.values())
+        rich = [one for one in known if one.state is WorkerState.READY and (private(one) or 0) >= self.little()]
+        untouched = [one for one in known if one.doom is None and not any(task.verdict for task in one.tasks)]
         self.machine.on_group_memory(self.now, self.group(), private)
+        for worker in untouched:
+            if worker.doom is not None or any(task.verdict for task in worker.tasks):
+                assert worker in rich or not rich, "a task ends, and an idle worker keeps as much"
+
+    def little(self) -> int:
+        return GROUP_LIMIT // 2 // (self.max_workers + 1)
 
     def group(self) -> GroupMemory | None:
         if not self.is_marked:
@@ -297,12 +306,19 @@ class Host(RuleBasedStateMachine):
             return  # the news came between the decision and now
         assert not process.kill_signal
         process.kill_signal = True
+        if worker.doom is Verdict.GROUP_FULL:
+            self.judge_choice(worker)
         if not self.stopped and worker.doom in ENDS_ONE:
             # None is left if the answer was read since the decision; several if the user has killed each of them.
             assert {task.verdict for task in worker.tasks} <= {worker.doom}
             assert process.is_busy_with in ([], list(worker.tasks)), "the signal might hit another task"
             assert process.is_busy_with or set(worker.tasks) <= set(process.stolen)
         self.perhaps_never_fork(process)
+
+    def judge_choice(self, worker: Worker) -> None:
+        """It held much."""
+        assert worker.grown >= self.little()
+        assert worker.group is not None
 
     def do_end(self, worker: Worker | None, task: Task) -> None:
         call = self.call(task)
@@ -350,7 +366,7 @@ class Host(RuleBasedStateMachine):
         process = self.processes[worker.generation]
         assert process.holds is call.task
         assert process.kill_signal
-        assert worker.grown >= GROUP_LIMIT // 2 // (self.max_workers + 1)
+        assert worker.grown >= self.little()
 
     def judge_killed(self, call: Call, worker: Worker | None) -> None:
         if worker is None:

@@ -154,7 +154,7 @@ def test_a_control_group_that_is_nearly_full() -> None:
     assert message(**facts, status=signal.SIGKILL) == [
         "worker 3 (pid 4711) was killed while running 'resize' (1.23 s, peak memory 50 MiB): "
         "the memory of the control group was nearly full (1024.0 MiB, /sys/fs/cgroup/memory.max), "
-        "and it held most of it, 700.0 MiB",
+        "and of the workers that were busy it held most, 700.0 MiB",
         PARTLY,
         f"{USABLE}. memory.oom.group is set, so the kernel would have killed this program too. "
         "Lower max_workers or what one task holds, or raise the limit.",

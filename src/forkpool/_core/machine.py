@@ -149,8 +149,13 @@ class PoolMachine(Workforce):
         """
         assert self._guard is not None
         worker = self._guard.on_memory(now, group, self.workers.values(), private)
-        if worker is not None:
+        if worker is None:
+            return
+        if worker.tasks:
             self._condemn(worker, worker.tasks[0], Verdict.GROUP_FULL)
+        else:  # not asked to leave, which may take as long as it likes
+            self.replaced[Expiry.GROUP_FULL_IDLE.value] += 1
+            self._kill(worker, Verdict.GROUP_FULL)
 
     def on_recalled(self, worker: Worker, seqs: list[int], now: float, *, alive: bool) -> None:
         """These tasks were still in the worker's pipe, and now are not: it will never run them."""

@@ -37,6 +37,7 @@ class Expiry(Enum):
     RECYCLE = "recycle_workers"
     RESTART = "restart_workers"
     LOST_TASK = "lost_task"  # somebody in it reads our pipe
+    GROUP_FULL_IDLE = "group_full_idle"  # it held much of a control group that the kernel was about to kill
 
 
 class Verdict(Enum):
@@ -45,7 +46,7 @@ class Verdict(Enum):
     CRASHED = auto()
     TIMED_OUT = auto()
     OVER_MEMORY = auto()
-    GROUP_FULL = auto()  # its worker held most of the memory of a control group that the kernel was about to kill
+    GROUP_FULL = auto()  # of the busy workers, its own held most of a control group that the kernel was about to kill
     KILLED = auto()
     CANCELLED = auto()  # never ran
     POOL_BROKEN = auto()  # never ran

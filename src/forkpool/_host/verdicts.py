@@ -205,7 +205,7 @@ def _what_happened(facts: CrashFacts) -> str:
         return f"was killed {during}: its private memory had grown by {grown:.1f} MiB, memory_limit is {limit:.1f} MiB"
     if facts.verdict is Verdict.GROUP_FULL:
         full = f"the memory of the control group was nearly full ({limit:.1f} MiB, {facts.memory_file})"
-        return f"was killed {during}: {full}, and it held most of it, {grown:.1f} MiB"
+        return f"was killed {during}: {full}, and of the workers that were busy it held most, {grown:.1f} MiB"
     if facts.verdict is Verdict.POOL_KILLED:
         return f"was stopped {during}: terminate_workers() or kill_workers() was called"
     if facts.note:
