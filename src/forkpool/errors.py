@@ -87,8 +87,8 @@ class TaskTimeoutError(TaskError, TimeoutError):
 class TaskMemoryError(TaskError, MemoryError):
     """While the task ran, its worker's private memory grew beyond the `memory_limit`; the worker was killed.
 
-    Or the control group's memory was nearly full, of the busy workers this one held most, and the kernel would have killed all of the
-    group (`memory.oom.group`), this program too. The message tells which.
+    Or the control group's memory was nearly full, of the busy workers this one held most, and the kernel would have killed all
+    of the group (`memory.oom.group`), this program too. The message tells which.
     Rows "task exceeds its `memory_limit`" and "the control group's memory is nearly full" of the failure table.
 
     Attributes:

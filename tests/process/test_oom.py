@@ -53,14 +53,36 @@ def test_the_error_carries_the_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert later.oom_hint is None  # that kill was another
 
 
+def lose_a_child(counter: str) -> None:
+    """The kernel chooses a process that this task has started."""
+    Path(counter).write_text("oom_kill 8\n")
+
+
+def test_a_kill_before_the_call_began_was_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = tmp_path / "proc/vmstat"
+    counter.parent.mkdir()
+    counter.write_text("oom_kill 7\n")
+    monkeypatch.setattr(oom.OomWatch.__init__, "__defaults__", (str(tmp_path),))
+    monkeypatch.setattr(oom, "LOOK_EVERY_S", 0.0)
+    with ForkPoolExecutor(1) as ex:
+        ex.submit(lose_a_child, str(counter)).result()
+        error = ex.submit(os.kill, 0, 9).exception()
+        assert isinstance(error, WorkerCrashedError)
+        assert error.oom_hint is None
+
+
 @pytest.fixture
 def memory_cgroup(nothing_is_left: None) -> Iterator[Path]:
-    """A memory cgroup with a small limit, below our own."""
+    """A memory cgroup with a small limit.
+
+    Below our own; in version 2 beside it, where a group that holds processes limits no others.
+    """
     control = Path(oom.OomWatch()._path)
     names = {"memory.oom_control": "memory.limit_in_bytes", "memory.events": "memory.max"}
+    above = control.parent.parent if control.name == "memory.events" else control.parent
     if control.name not in names:
         pytest.skip("no memory cgroup; the recorded tree above and in tests/unit/test_oom.py stand for it")
-    folder = control.parent / f"forkpool-test-{uuid.uuid4().hex[:8]}"
+    folder = above / f"forkpool-test-{uuid.uuid4().hex[:8]}"
     try:
         folder.mkdir()
     except OSError as error:
@@ -68,6 +90,8 @@ def memory_cgroup(nothing_is_left: None) -> Iterator[Path]:
     try:
         try:
             (folder / names[control.name]).write_text(str(LIMIT_BYTES))
+            if (folder / "memory.swap.max").exists():
+                (folder / "memory.swap.max").write_text("0")
         except OSError as error:
             pytest.skip(f"no memory limit to be had here ({error}); the recorded trees stand for it")
         yield folder

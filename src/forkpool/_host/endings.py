@@ -53,6 +53,11 @@ class Endings:
         self._oom = OomWatch()
         self._oom.baseline()
 
+    def on_time(self, now: float) -> None:
+        """Call before tasks are sent."""
+        if self._oom is not None:
+            self._oom.look_if_due(now)
+
     def answer(self, task: Task, kind: int, flags: int, payload: bytes | bytearray) -> None:
         """The worker answered."""
         self._count(task.future, Outcome.DONE if kind == Kind.VALUE else Outcome.FAILED)
@@ -193,7 +198,7 @@ class Endings:
             seconds=0.0 if started is None else max(0.0, time.monotonic() - started),
             may_have_run=may_have_run(task, link.may_have_run(task.seq)),
             traceback=link.crash_traceback(),
-            oom_hint=self._oom.hint()
+            oom_hint=self._oom.hint(worker.head_since if started is None else started)
             if self._oom is not None and by_signal_9 and worker.doom is None and link.note is None
             else None,
             # Else the end that we saw coming was its own.

@@ -329,6 +329,7 @@ class Supervisor:
             self._take_intake()
         now = time.monotonic()
         self._on_time(now)
+        self._endings.on_time(now)
         machine.dispatch(now)
         while machine.actions:  # what they brought about (a task taken back, a failed fork) is decided on before we sleep
             self._act()
