@@ -114,12 +114,12 @@ def test_what_the_host_deletes_after_that_is_gone(start: Start) -> None:
         setting = 1
 
         class Thing:
-            plain, other = 1, MISSING
+            plain, other, empty = 1, MISSING, object()
             def method(self, default=MISSING):
                 return default is MISSING
 
-        def look(default=MISSING):
-            assert default is MISSING and Thing().method()
+        def look(default=MISSING, empty=Thing.empty):
+            assert default is MISSING and Thing().method() and empty is Thing.empty
             return globals().get("setting"), sorted({"plain", "other"} & vars(Thing).keys())
 
         if __name__ == "__main__":

@@ -9,6 +9,7 @@ class _Kind:
     pass
 
 
+MISSING = object()
 _MISSING, _UNSET = object(), _Kind()
 
 
@@ -19,6 +20,11 @@ def compare_later(first: object = _MISSING) -> Callable[[], tuple[bool, bool]]:
         return first is _MISSING, second is _UNSET
 
     return compare
+
+
+def is_missing(value: object) -> bool:
+    """Tell whether a caller was given nothing."""
+    return value is MISSING
 
 
 class Importable:

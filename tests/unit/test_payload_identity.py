@@ -28,12 +28,19 @@ SOURCE = """
     def make():
         held = M
         return lambda: held is M
+    from tests.support.a_library import MISSING, is_missing
     class C:
         EMPTY = object()
+        found = []
+        def __init_subclass__(cls): C.found.append(cls)
+        def in_body(self, x=EMPTY): return x is self.EMPTY is C.EMPTY
         @staticmethod
         def of_class(x=M): return x is M
         def method(self, x=M): return x is M
+    class D(C):
+        def in_child(self, x=C.EMPTY): return x is self.EMPTY is C.EMPTY
     def plain(x=M): return x is M
+    def imported(x=MISSING): return is_missing(x) and x is MISSING
     def keyword(*, x=N): return x is N
     def slots(x=V): return x is V
     def string(x=S): return x is S
@@ -41,19 +48,22 @@ SOURCE = """
     def inside(x=(M, 1), y=[{"a": N}]): return x[0] is M and y[0]["a"] is N
     def function(f=other): return f is other
     def attribute(x=C.EMPTY): return x is C.EMPTY
+    C.function = staticmethod(attribute)
+    def all_of_class(): return C().in_body() and D().in_child() and D.function() and attribute() and C.found == [D]
     def two(x=M, y=M, z=REG): return x is y is M and z is REG
     def through(): return plain() and keyword() and a_tuple() and inside() and wrapped()
     def delegates(x=M): return plain(x)
     @deco
     def wrapped(x=N): return x is N
     closed = make()
-    method, of_class = C().method, C.of_class
+    method, of_class, in_body, in_child = C().method, C.of_class, C().in_body, D().in_child
     unbound = functools.partial(C.method, None)
     partial = functools.partial(plain)
     cached = functools.lru_cache(plain)
 """
 NAMES = ("plain", "keyword", "slots", "string", "a_tuple", "inside", "function", "attribute", "two", "through", "delegates",
-         "wrapped", "closed", "method", "of_class", "unbound", "partial", "cached")  # fmt: skip
+         "wrapped", "closed", "method", "of_class", "unbound", "partial", "cached", "in_body", "in_child", "all_of_class",
+         "imported")  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["auto", "cloudpickle"])
@@ -151,6 +161,8 @@ def test_a_change_in_the_host_reaches_a_worker_that_knows_the_call(notebook: Not
 def test_what_comes_back_compares_with_the_hosts_own(notebook: Notebook, worker: Worker) -> None:
     notebook.cell("""
         M, REG = object(), {}
+        class C: EMPTY = object()
+        def of_class(): return lambda x=C.EMPTY: x is C.EMPTY
         def get(x=M): return x is M
         def give(): return get
         def make():
@@ -162,6 +174,7 @@ def test_what_comes_back_compares_with_the_hosts_own(notebook: Notebook, worker:
     """)
     assert worker.call(notebook.give) is notebook.get
     assert worker.call(notebook.make)() is True
+    assert worker.call(notebook.of_class)() is True
     assert worker.call(notebook.filled)() == {"a": 1}, "the content that the worker made"
     assert notebook.REG == {}
 

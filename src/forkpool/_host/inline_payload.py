@@ -32,7 +32,7 @@ class LocalApplier(Applier):
         self._kept = kept
 
     def look_up(self, key: Key) -> Any:
-        return self.namespace(key[1])[key[2]]
+        return tracking.global_in(self.namespace(key[1]), key[2])
 
     def namespace(self, key: str) -> dict[str, Any]:
         found: dict[str, Any] | None = self._kept.get(key)

@@ -30,6 +30,7 @@ import cloudpickle
 from forkpool._shared import mp_support, rebuild, tracking
 from forkpool._shared.by_value_classes import Call, is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
+from forkpool._shared.homes import imported_from, name_in_class
 from forkpool._shared.importable import BY_NAME_ONLY, by_reference, is_importable, resolves, why_not_by_name
 from forkpool._shared.plain import MAX_DEPTH, MAX_ITEMS, SCALARS
 from forkpool._shared.tracking import Key
@@ -170,13 +171,11 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return dict(zip(named, named[len(value) :], strict=False)) if type(value) is dict else type(value)(named)
 
     def _at_home(self, function: types.FunctionType, value: Any) -> Any:
-        """Return what pickles as the global, or as the attribute of a class, that is this very object, or None."""
-        home, name = self.session.home_of(function, value) or (None, "")
-        if isinstance(home, type):
-            return Call(rebuild.attribute_ref, home, name)
-        if home is None or (not home.startswith("r:") and self.reference(home, name, value) is None):
+        """Return what pickles as the global that is this very object, or None."""
+        home = self.session.home_of(function, value)
+        if home is None or (not home[0].startswith("r:") and self.reference(*home, value) is None):
             return None
-        return Call(rebuild.global_ref, home, name)
+        return Call(rebuild.global_ref, *home)
 
     def _reduce_singledispatch(self, generic: Any) -> Reduced:
         registry = dict(generic.registry)
@@ -273,6 +272,12 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return getattr, (dataclasses, name)
         return NotImplemented
 
+    def reduce_object(self, obj: Any) -> Reduced:
+        """A global that is another module's sentinel is that module's in the worker too."""
+        if obj is self.root and self.key is not None and (module := imported_from(self.key[-1], obj)) is not None:
+            return getattr, (module, self.key[-1])
+        return NotImplemented
+
     def reduce_of_sys(self, obj: Any) -> Reduced:
         """The types of `sys.version_info` and its like have no name."""
         return next(((getattr, (sys, name)) for name in _OF_SYS if getattr(sys, name) is obj), NotImplemented)
@@ -307,6 +312,8 @@ class SharingPickler(ByValuePickler):
         if self._names is None:
             self._names = self.session.shared_in(self._space)
         name = self._names.get(id(obj))
+        if name is None and type(obj) is object and self._space:
+            name = name_in_class(tracking.namespace_of(self._space), obj)
         if name is None or ("g", self._space, name) == self.key:
             return None
         if by_name(obj) or self.reference(self._space, name, obj) is None:
@@ -400,6 +407,7 @@ def _handler_for(kind: Any) -> Callable[[ByValuePickler, Any], Reduced]:
 _UNNAMED_TYPES = {id(cls): name for name, cls in vars(types).items() if type(cls) is type and not by_reference(cls)}
 _HANDLERS: dict[Any, Callable[[ByValuePickler, Any], Reduced]] = {
     type: ByValuePickler.reduce_class,
+    object: ByValuePickler.reduce_object,
     types.FunctionType: ByValuePickler.reduce_function,
     types.CellType: ByValuePickler.reduce_cell,
     types.CodeType: ByValuePickler.reduce_code,

@@ -4,8 +4,8 @@ Runs in: host and worker, while they pickle. It only reads namespaces and class 
 Must not run user code: objects are compared by identity, and their attributes are not asked for.
 Hard part: `def get(key, default=MISSING)` compares with the global MISSING by identity, and with the standard library it is
 imported, so that both are one. Here the function and the global travel on ways of their own, so a default or a cell that holds
-a global's value travels as the name of that global. What a class holds, and what an importable module holds, is only named
-where a copy would be of no use to anybody: when it has no content, so that its identity is all that it has.
+a global's value travels as the name of that global. What an importable module holds is only named where a copy would be of no
+use to anybody: when it has no content, so that its identity is all that it has. So is `object()` in a class, by a dotted name.
 Tests: tests/unit/test_payload_identity.py
 """
 
@@ -25,7 +25,7 @@ from forkpool._shared.plain import SCALARS
 Namespace = dict[str, Any]
 
 
-Home = tuple[Any, str]  # namespace key and name of a global, or class and name of its attribute
+Home = tuple[str, str]  # key of a namespace, and the name there: that of a global, or "Class.attribute"
 
 
 class Homes:
@@ -66,14 +66,17 @@ def name_in(namespace: Namespace, value: Any) -> str | None:
 def _home_of(function: types.FunctionType, value: Any) -> Home | None:
     if type(value) in SCALARS or _has_a_name(value):
         return None
-    bare = is_bare(value)
     for namespace in _namespaces_of(function):
+        space = tracking.key_of_globals(namespace)
+        imported = space.startswith("r:")
+        if imported and not is_bare(value):
+            continue
         name = name_in(namespace, value)
+        if name is None and type(value) is object and not imported:
+            name = name_in_class(namespace, value)
         if name is not None:
-            space = tracking.key_of_globals(namespace)
-            if bare or not space.startswith("r:"):
-                return space, name
-    return _class_that_holds(function, value) if bare else None
+            return space, name
+    return None
 
 
 def is_bare(value: Any) -> bool:
@@ -111,11 +114,37 @@ def _namespaces_of(function: types.FunctionType) -> Iterator[Namespace]:
         yield vars(module)
 
 
-def _class_that_holds(function: types.FunctionType, value: Any) -> tuple[type, str] | None:
-    for namespace in _namespaces_of(function):
-        for cls in list(namespace.values()):
-            if isinstance(cls, type) and cls.__module__ == namespace.get("__name__"):
-                for name, held in list(vars(cls).items()):
-                    if held is value:
-                        return cls, name
+def name_in_class(namespace: Namespace, value: Any) -> str | None:
+    """Return the dotted name of the class attribute that is this very object."""
+    for name, cls in list(namespace.items()):
+        if isinstance(cls, type) and cls.__module__ == namespace.get("__name__"):
+            for attribute, held in list(vars(cls).items()):
+                if held is value:
+                    return f"{name}.{attribute}"
     return None
+
+
+def imported_from(name: str, value: object) -> types.ModuleType | None:
+    """Return the importable module that has this very `object()` under this name (`from library import MISSING`)."""
+    known = _imported.get(id(value))
+    if known is None or known[:2] != (value, name):
+        if len(_imported) >= KEPT_SENTINELS:
+            _imported.clear()
+        known = _imported[id(value)] = (value, name, _module_with(name, value))
+    return known[2]
+
+
+def _module_with(name: str, value: object) -> types.ModuleType | None:
+    for module_name, module in list(sys.modules.items()):
+        if issubclass(type(module), types.ModuleType) and _is_in(module, name, value) and is_importable(module_name):
+            return module
+    return None
+
+
+def _is_in(module: types.ModuleType, name: str, value: object) -> bool:
+    """Asked past `__getattribute__`, with which a module that is loaded when first used would be loaded."""
+    return object.__getattribute__(module, "__dict__").get(name) is value
+
+
+KEPT_SENTINELS = 256  # arbitrary: to look through a thousand modules takes 0.1 ms, and a program has a handful of these
+_imported: dict[int, tuple[object, str, types.ModuleType | None]] = {}

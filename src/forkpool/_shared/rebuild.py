@@ -74,7 +74,7 @@ class Applier:
         if key in self.made:
             return self.made[key]
         known = tracking.received.get(key)
-        return known[1] if known is not None else self.namespace(key[1])[key[2]]
+        return known[1] if known is not None else tracking.global_in(self.namespace(key[1]), key[2])
 
     def namespace(self, key: str) -> dict[str, Any]:
         return tracking.namespace_of(key, fresh=self._worker)
@@ -84,7 +84,7 @@ class Applier:
         _, space, name = key
         namespace = self.namespace(space)
         if not self._worker:
-            if name not in namespace:
+            if name not in namespace and "." not in name:
                 namespace[name] = self.made[key] = _interned(_loads(data))
             return
         known = tracking.received.get(key)
@@ -96,6 +96,9 @@ class Applier:
         if data == GONE:
             namespace.pop(name, None)
             del tracking.received[key]
+            return
+        if "." in name:  # of a class, which gets it when its attributes are set
+            tracking.received[key] = (digest, _attribute_there(namespace, name, _loads(data)))
             return
         as_preloaded = tracking.is_as_preloaded(space, name)
         if as_preloaded and known is None and _own_digest(key, namespace[name]) == digest:
@@ -166,6 +169,15 @@ class Applier:
             tracking.attributes_received[key] = tuple(attributes)
 
 
+def _attribute_there(namespace: dict[str, Any], name: str, sent: Any) -> Any:
+    """Return the `object()` that a class has already, if the program that was preloaded made it."""
+    try:
+        found = tracking.global_in(namespace, name)
+    except (KeyError, TypeError):
+        return sent
+    return found if type(found) is object else sent
+
+
 def _delete_attributes(cls: Any, names: set[str]) -> None:
     """Delete what the host has deleted; what the worker's own code has set beside it stays."""
     for name in names:
@@ -232,11 +244,6 @@ def preloaded_global(space: str, name: str, kind: str) -> Any:
             "make it at the top of the program, outside of `if __name__ == '__main__':`"
         )
     return _applier().namespace(space)[name]
-
-
-def attribute_ref(owner: Any, name: str) -> Any:
-    """Return an attribute as it lies in the class or module, without binding it."""
-    return vars(owner)[name]
 
 
 def module_ref(name: str) -> Any:

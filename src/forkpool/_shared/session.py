@@ -35,7 +35,7 @@ from forkpool._shared.by_value import (
     submodules_of,
 )
 from forkpool._shared.code_names import CodeNames, names_of
-from forkpool._shared.homes import Homes, defaults_of, is_bare
+from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
 from forkpool._shared.lookups import looked_up_by, subclasses_asked_for
 from forkpool._shared.plain import SCALARS, all_plain
@@ -216,7 +216,7 @@ class Session:
                     names.setdefault(id(value), name)
         return names
 
-    def home_of(self, function: types.FunctionType, value: Any) -> tuple[Any, str] | None:
+    def home_of(self, function: types.FunctionType, value: Any) -> Home | None:
         """Return where an object that a function holds as a default, or in a cell, is at home."""
         return self.homes.of(function, value)
 
@@ -350,7 +350,7 @@ class ResultSession(Session):
     def _tell_gone(self, space: str, namespace: dict[str, Any], names: tuple[str, ...]) -> None:
         pass
 
-    def home_of(self, function: types.FunctionType, value: Any) -> tuple[Any, str] | None:
+    def home_of(self, function: types.FunctionType, value: Any) -> Home | None:
         """Of what the worker may have filled, the host gets the content."""
         return self.homes.of(function, value) if is_bare(value) else None
 

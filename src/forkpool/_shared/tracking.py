@@ -217,6 +217,15 @@ def namespace_of(key: str, *, fresh: bool = False) -> dict[str, Any]:
     return namespace
 
 
+def global_in(namespace: dict[str, Any], name: str) -> Any:
+    """Return the global, or for a dotted name what lies in a class under it, unbound. Raises KeyError and TypeError."""
+    first, *rest = name.split(".")
+    found = namespace[first]
+    for part in rest:
+        found = vars(found)[part]
+    return found
+
+
 def module_by_value(name: str, *, fresh: bool = False) -> types.ModuleType:
     """Return the module that stands for the host's module `name`."""
     module = _own_modules.get(name)
