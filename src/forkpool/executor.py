@@ -54,7 +54,8 @@ class ForkPoolExecutor(Submitter):
             module raised. Names are not looked up before.
     Raises:
         TypeError, ValueError: An argument is wrong; the message says what is right.
-        RuntimeError: On a platform without the means (Windows), where `InlineExecutor` works, or in a subinterpreter.
+        RuntimeError: On a platform without the means (Windows), or in a subinterpreter that allows no daemon threads (an
+            isolated one; on Python 3.11 the first `submit` raises it). `InlineExecutor` works there.
 
     With FORKPOOL_INLINE=1 in the environment it is an `InlineExecutor`.
     Thread safe. In a fork of the process that used it, all methods but `shutdown` raise a RuntimeError that says where to make

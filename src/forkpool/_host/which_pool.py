@@ -6,6 +6,7 @@ Tests: tests/process/test_inline.py, tests/process/test_host.py
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 
@@ -23,12 +24,13 @@ def pool_kind() -> type[AnyPool]:
     """What runs the calls of a ForkPoolExecutor.
 
     Raises:
-        RuntimeError: This platform has not the means for worker processes, and inline was not asked for.
+        RuntimeError: This platform, or this interpreter, has not the means for worker processes, and inline was not asked for.
         ValueError: The environment variable FORKPOOL_INLINE is neither 1 nor 0.
     """
     if inline_is_asked_for():
         return inline_kind()
     check_platform()
+    check_interpreter()
     from .pool import Pool
 
     return Pool
@@ -56,6 +58,20 @@ def check_platform() -> None:
     if not hasattr(os, "memfd_create"):
         raise RuntimeError(
             f"forkpool needs Linux with memfd_create and packet pipes, which this Python on {sys.platform} lacks: {_INSTEAD}"
+        )
+
+
+def check_interpreter() -> None:
+    """Raise RuntimeError in a subinterpreter whose threads must not be daemons.
+
+    A pool would have bare threads there, which nobody joins: a subinterpreter that ends a moment too early aborts the process
+    ("not the last thread"). Python 3.11 does not tell; there the first submit says that no thread can be started at all.
+    """
+    allowed = getattr(_thread, "daemon_threads_allowed", None)  # from Python 3.12 on
+    if allowed is not None and not allowed():
+        raise RuntimeError(
+            "this subinterpreter allows no daemon threads, and forkpool's must be such: make the pool in the main interpreter, "
+            "or use forkpool.InlineExecutor to run calls one by one here"
         )
 
 
