@@ -44,6 +44,32 @@ def close_and_open(path: str) -> str:
     return "closed"
 
 
+class BadStream:
+    """What a test library leaves in place of stdout."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        raise self.error
+
+
+def leave_a_stream(error: type[BaseException]) -> int:
+    sys.stdout = BadStream(error)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_task_leaves_a_stdout_that_cannot_be_flushed(error: type[BaseException]) -> None:
+    """Its worker died after the call, and the result with it."""
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(leave_a_stream, error).result()
+        assert ex.submit(tasks.pid).result() == pid
+
+
 def ended(future: Any) -> Any:
     """The result, or None for a crash; nothing else may come."""
     error = future.exception()

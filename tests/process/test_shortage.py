@@ -136,6 +136,25 @@ def test_no_worker_at_all_for_too_long() -> None:
         assert "Too many open files" in str(error)
 
 
+@pytest.mark.parametrize("limit", [0, 4096])
+def test_the_limit_on_files_is_named(limit: int, tmp_path: Path) -> None:
+    """What processes share is memory that counts as a file: "File too large" alone says nothing to who wrote none."""
+    script = run_script(
+        tmp_path,
+        f"""
+        import resource
+        from forkpool import ForkPoolExecutor
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+        with ForkPoolExecutor(1) as ex:
+            error = ex.submit(abs, -1).exception()
+        mark(type(error).__name__, error)
+        """,
+    )
+    assert "RLIMIT_FSIZE" in script.value("PoolBrokenError")
+    assert "ulimit -f" in script.value("PoolBrokenError")
+
+
 def test_the_fork_server_dies_when_the_host_has_no_descriptors(gate: Gate, second_gate: Gate) -> None:
     with Warnings() as warnings, ForkPoolExecutor(2) as ex:
         first = ex.submit(tasks.enter, gate)

@@ -271,6 +271,31 @@ def test_initializer_that_blocks(initializer: Callable[..., Any], gate: Gate) ->
     processes.wait_exit(pid)
 
 
+@pytest.mark.parametrize("initializer", [tasks.enter, stop_after_telling])
+def test_shutdown_while_an_initializer_blocks(initializer: Callable[..., Any], gate: Gate) -> None:
+    """What was accepted is waited for, as ever; what is cancelled is not, and then the worker has the grace period."""
+    promised = row("the initializer blocks")
+    assert "a shutdown waits for calls that wait for them" in promised.pool
+    ex = ForkPoolExecutor(1, initializer=initializer, initargs=(gate,), grace_period=0.1)
+    future = ex.submit(tasks.add, 1, 1)
+    pid = gate.wait_inside()
+    ex.shutdown(wait=False)
+    assert not wait([future], timeout=0.5).done
+    ex.shutdown(cancel_futures=True)
+    assert future.cancelled()
+    processes.wait_exit(pid)
+
+
+def test_shutdown_waits_for_an_initializer_and_the_call_behind_it(gate: Gate) -> None:
+    ex = ForkPoolExecutor(1, initializer=tasks.enter, initargs=(gate,), grace_period=0.1)
+    future = ex.submit(tasks.add, 1, 1)
+    gate.wait_inside()
+    ex.shutdown(wait=False)
+    gate.open_for_all()
+    ex.shutdown()
+    assert future.result() == 2
+
+
 @pytest.mark.parametrize("how", RAISED)
 def test_call_cannot_be_pickled(how: str) -> None:
     """SerializationError for an error of pickling; what is no Exception (Ctrl-C ...) is the caller's own."""

@@ -185,6 +185,15 @@ def test_filters_that_no_worker_could_name_stay_here() -> None:
         assert snapshot.take_snapshot(None)["warnings"] == []
 
 
+@pytest.mark.parametrize("argv", [None, 7, ["program", None, "-x"]])
+def test_arguments_that_are_none(argv: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that embeds Python sets `sys.argv` as it likes, or not."""
+    monkeypatch.setattr(sys, "argv", argv)
+    assert snapshot.take_snapshot(None)["argv"] == (["program", "-x"] if isinstance(argv, list) else [])
+    monkeypatch.delattr(sys, "argv")
+    assert snapshot.take_snapshot(None)["argv"] == []
+
+
 def test_levels_and_the_handler_for_stderr(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])

@@ -119,5 +119,5 @@ def flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # closed or replaced by the task: its own business
+        except BaseException:  # closed or replaced by the task: its own business, be it SystemExit that it raises
             continue

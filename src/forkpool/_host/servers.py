@@ -10,6 +10,7 @@ Tests: tests/process/test_fork_server.py, tests/process/test_restart.py
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -213,7 +214,7 @@ class Servers:
         try:
             self._current = self._start(self._snapshot)
         except OSError as error:
-            self._fail_waiting(f"the fork server cannot be started: {error}")
+            self._fail_waiting(f"the fork server cannot be started: {_why(error)}")
             self._gate.open()  # the task that comes will try again
 
     def _start_successor(self) -> None:
@@ -224,7 +225,7 @@ class Servers:
             try:
                 self._successor = self._start(restart.snapshot), restart
             except OSError as error:
-                restart.done(partial(restart_error, f"no fork server can be started: {error}"))
+                restart.done(partial(restart_error, f"no fork server can be started: {_why(error)}"))
 
     def _start(self, snapshot: dict[str, Any]) -> ServerLink:
         lines = self._lines = self._lines or self._open_lines()
@@ -275,7 +276,7 @@ class Servers:
         try:
             link = WorkerLink(worker.slot)
         except OSError as error:
-            self._crew.on_not_started(worker, f"no descriptors or memory for another worker: {error}")
+            self._crew.on_not_started(worker, f"no descriptors or memory for another worker: {_why(error)}")
             return
         if link.without_proc and not self._warned_of_proc:
             self._warned_of_proc = True
@@ -388,3 +389,13 @@ class Servers:
                 self._crew.on_orphaned(generation, reason)
         if is_current:
             self._fail_waiting(reason)
+
+
+def _why(error: OSError) -> str:
+    """The error's text, with what it does not say."""
+    if error.errno != errno.EFBIG:
+        return str(error)
+    return (
+        f"{error}, of memory that processes share: the limit on the size of files (RLIMIT_FSIZE) counts there, too. Raise it "
+        "(`ulimit -f`) to a megabyte or more"
+    )

@@ -105,6 +105,11 @@ def _x_options() -> list[str]:
     return [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in options.items()]
 
 
+def _arguments() -> list[str]:
+    argv = getattr(sys, "argv", None)  # a program that embeds Python may have none, or what it likes
+    return [arg for arg in argv if isinstance(arg, str)] if isinstance(argv, list | tuple) else []
+
+
 def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1, preload: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what `forkpool._child.inherit` applies in the fork server and in each worker.
 
@@ -122,7 +127,7 @@ def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1, preload: 
         "cwd": _cwd(),
         "umask": _umask(),
         "sys_path": import_path(),
-        "argv": [arg for arg in sys.argv if isinstance(arg, str)] if hasattr(sys, "argv") else [],
+        "argv": _arguments(),
         "interpreter": _interpreter_settings(),
         "locale": _locale_names(),
         "warnings": _warnings_filters(),
