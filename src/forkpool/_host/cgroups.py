@@ -3,6 +3,8 @@
 Runs in: host; two small files of /proc.
 Hard part: the path that /proc/self/cgroup gives is not where the files are: in a container the mount shows a part of the
 tree, whose root is in /proc/self/mountinfo. And a machine may have version 1, version 2, or both.
+Not found: our folder in a cgroup namespace whose mount is older than it (`unshare -C` alone). The root is `/..` then, and the
+name of our group below it is told nowhere; so the files of a group above are read for ours.
 Tests: tests/unit/test_oom.py, tests/unit/test_topology.py, tests/unit/test_limits.py
 """
 
