@@ -16,10 +16,7 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from traceback import walk_tb
+from collections.abc import Callable
 from typing import Any
 
 from .._core.machine import PoolMachine
@@ -31,6 +28,7 @@ from ..events import PoolStatistics
 from ..future import Run
 from .crew import Crew
 from .endings import ANSWER_KINDS, Endings
+from .failure import break_pool
 from .group_memory import GroupWatch, find_groups
 from .intake import ENDS_THE_POOL, Intake, Request, Waker
 from .inventory import PoolSnapshot, describe_descriptors, describe_processes
@@ -41,9 +39,7 @@ from .reports import Reports
 from .retries import kind_of
 from .stdio_guard import StdioGuard
 from .tally import Tally
-from .verdicts import broken_error, initializer_error, internal_error, preload_error, restart_error
-
-_FOR_MEMORY_S = 0.01  # arbitrary: the pause before what failed for lack of memory is tried again
+from .verdicts import broken_error, initializer_error, preload_error, restart_error
 
 
 class Supervisor:
@@ -133,7 +129,7 @@ class Supervisor:
             self._start_thread()
         except BaseException as error:
             self.error = error
-            self._fail(error)
+            break_pool(error, self._machine, self._intake, self._endings, self._log)
             self._give_back()
 
     def _start_thread(self) -> None:
@@ -255,7 +251,7 @@ class Supervisor:
             while not self._finished:
                 self._step()
         except BaseException as error:
-            self._fail(error)
+            break_pool(error, self._machine, self._intake, self._endings, self._log)
         finally:
             self._give_back()
 
@@ -276,40 +272,6 @@ class Supervisor:
             step()
         except BaseException as error:
             self._log.critical("forkpool's supervisor could not give back all that its pool held", error)
-
-    def _fail(self, error: BaseException) -> None:
-        """A bug of ours, or no memory for our work, must not leave anyone waiting: their futures end before all else."""
-        while not self._try_to_break(error):
-            time.sleep(_FOR_MEMORY_S)
-        self._log.critical("forkpool's supervisor failed; its pool is broken", error)
-
-    def _try_to_break(self, error: BaseException) -> bool:
-        """False: there was no memory for all of it."""
-        machine, items = self._machine, self._intake.items
-        try:
-            self._intake.broken = partial(internal_error, error)
-            self._intake.closed = True
-            ended = (
-                self._try_to_end(lambda: (task for worker in machine.workers.values() for task in worker.tasks), error),
-                self._try_to_end(lambda: machine.queue, error),
-                self._try_to_end(lambda: (task for _, _, task in machine.actions if task is not None), error),
-                self._try_to_end(lambda: (item for item in list(items) if isinstance(item, Task)), error),
-                self._try_to_end(lambda: _in_hand(error), error),
-            )
-            return all(ended)
-        except MemoryError:
-            return False
-
-    def _try_to_end(self, find: Callable[[], Iterable[Task]], error: BaseException) -> bool:
-        """End the futures of these tasks. False: there was no memory for it."""
-        try:
-            for task in find():
-                self._endings.error(task.future, internal_error, error)
-        except MemoryError:
-            return False
-        except BaseException as another:  # what we look at may be what is broken
-            self._log.critical("forkpool's supervisor could not end all futures of its pool", another)
-        return True
 
     def _guard_group(self) -> None:
         """Have no task fill a control group that the kernel would kill as a whole, this program included."""
@@ -498,16 +460,6 @@ class Supervisor:
     def _why_broken(self) -> BaseException:
         make = self._intake.broken
         return broken_error(self._crew.start_failure) if make is None else make()
-
-
-def _in_hand(error: BaseException) -> Iterator[Task]:
-    """Tasks that were between two places when it was raised: a frame that it ended has them."""
-    for frame, _ in walk_tb(error.__traceback__):
-        for value in frame.f_locals.values():
-            if isinstance(value, Task):
-                yield value
-            elif isinstance(value, list | deque):
-                yield from (one for one in list(value) if isinstance(one, Task))
 
 
 def _draw_task_limit(config: PoolConfig) -> int | None:
