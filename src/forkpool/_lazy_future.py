@@ -25,13 +25,12 @@ from concurrent.futures._base import FINISHED, PENDING, RUNNING
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+in_fork = False  # this process was forked after the import: futures may be another process's
 End = tuple[str, Any, BaseException | None, Any]  # state, result, exception, and an answer that nobody has unpickled yet
 
 
 class LazyFuture(Future[T]):
     """What a Future needs before somebody waits for it: nothing."""
-
-    _in_fork: bool = False  # the class's: this process was forked after the import, so futures may be another process's
 
     # What the base class sets in each new future.
     _state: str = PENDING
@@ -47,7 +46,7 @@ class LazyFuture(Future[T]):
 
     @property
     def _condition(self) -> Any:  # type: ignore[override]  # the base class's attributes are made on demand
-        if self._in_fork:
+        if in_fork:
             self._leave_host()
         first = self.__dict__.get("_meeting")
         if first is None:
@@ -83,7 +82,7 @@ class LazyFuture(Future[T]):
 
     def done(self) -> bool:
         """Tell whether the call has ended, or was cancelled."""
-        if self._in_fork:
+        if in_fork:
             self._leave_host()
         state = self._state
         return state != PENDING and state != RUNNING
@@ -176,7 +175,8 @@ _NO_CONDITION = _NoCondition()
 
 
 def _note_fork() -> None:
-    LazyFuture._in_fork = True
+    global in_fork
+    in_fork = True
 
 
 if hasattr(os, "register_at_fork"):

@@ -28,6 +28,7 @@ from concurrent.futures._base import (
 )
 from typing import Any, TypeVar
 
+from . import _lazy_future
 from ._lazy_future import _NO_CONDITION, LazyFuture
 from ._unpickling import EncodedAnswer, is_of_the_moment, is_shortage
 
@@ -81,7 +82,7 @@ class ForkFuture(LazyFuture[T]):
             True: it never runs, or it is being stopped and ends in `CancelledError` when its worker is dead. False: a worker
             has it, or it is done; or this is a fork of the process that owns the pool, where it may run all the same.
         """
-        if self._in_fork:
+        if _lazy_future.in_fork:
             self._leave_host()
         if self.__dict__.setdefault("_owner", "user") == "user":
             self._tell_the_pool()
@@ -297,7 +298,7 @@ class ForkFuture(LazyFuture[T]):
         _threads_in_callbacks.add(me)
         try:
             for callback in self._done_callbacks:
-                if self._in_fork and self._pool is not None and self._pool.is_of_another_process():
+                if _lazy_future.in_fork and self._pool is not None and self._pool.is_of_another_process():
                     return  # a callback forked, and the child returned from it: the others are the host's
                 try:
                     callback(self)
@@ -337,7 +338,7 @@ class ForkFuture(LazyFuture[T]):
 
     def _known_run(self) -> Run | None:
         """Once it has ended: what was noted then. Before: what the worker that has it says on its page."""
-        if self._in_fork:
+        if _lazy_future.in_fork:
             self._leave_host()
         run, task = self._run, self._task
         if run is None and task is not None and self._pool is not None:

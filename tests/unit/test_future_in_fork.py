@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from forkpool._lazy_future import LazyFuture
+from forkpool import _lazy_future
 from forkpool.future import EncodedAnswer, ForkFuture
 from tests.support.futures import in_thread, make, running
 
@@ -26,7 +26,7 @@ def fork(monkeypatch: pytest.MonkeyPatch) -> Callable[[ForkFuture[Any]], None]:
     """From now on the future is one of another process."""
 
     def be_in_fork(future: ForkFuture[Any]) -> None:
-        monkeypatch.setattr(LazyFuture, "_in_fork", True)
+        monkeypatch.setattr(_lazy_future, "in_fork", True)
         future._pool.pid = OWNER
 
     return be_in_fork
