@@ -101,7 +101,8 @@ def test_an_exit(code: int) -> None:
     assert message(status=code << 8) == [
         f"worker 3 (pid 4711) exited with status {code} while running 'resize' (1.23 s, peak memory 50 MiB)",
         PARTLY,
-        f"{USABLE}. Something in the task called os._exit(), exit() in C or exec; raise an exception instead.",
+        f"{USABLE}. Something in the task called os._exit(), exit() in C or exec; raise an exception instead. Or it closed or "
+        "replaced file descriptors that are not its own: then the worker left, and said so on stderr.",
     ]
 
 

@@ -248,5 +248,8 @@ def _next_step(facts: CrashFacts) -> str:
             "then lower max_workers or what one task holds; options(memory_limit=) ends a task that holds too much."
         )
     if facts.signal is None and facts.exitcode is not None and not facts.note:
-        return f"{go_on}. Something in the task called os._exit(), exit() in C or exec; raise an exception instead."
+        return (
+            f"{go_on}. Something in the task called os._exit(), exit() in C or exec; raise an exception instead. Or it closed "
+            "or replaced file descriptors that are not its own: then the worker left, and said so on stderr."
+        )
     return f"{go_on}. {_HINTS.get(facts.signal or '', '')}Submit the task again only if running it twice does no harm."
