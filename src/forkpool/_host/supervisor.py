@@ -98,7 +98,8 @@ class Supervisor:
         self._server: dict[str, int] = {}  # "thread": the identity of the one that serves
         self._thread: threading.Thread | None = None  # that one, if it is a proper one
         self._ident = 0
-        self._gone = _thread.allocate_lock()  # held while the loop runs, to the very end of it
+        # Set at the very end of the loop. No lock, which who waits for it would hold for a moment, and may be interrupted then.
+        self._gone = threading.Event()
 
     # --- life of the thread ----------------------------------------------------------------------------
 
@@ -131,6 +132,7 @@ class Supervisor:
             self.error = error
             break_pool(error, self._machine, self._intake, self._endings, self._log)
             self._give_back()
+            self._gone.set()
 
     def _start_thread(self) -> None:
         try:
@@ -180,8 +182,7 @@ class Supervisor:
 
     def join(self) -> None:
         """Wait for the threads, after `pool.done` is set."""
-        with self._gone:  # of the loop nothing runs any more, whatever its thread is
-            pass
+        self._gone.wait()  # of the loop nothing runs any more, whatever its thread is
         if self._thread is not None:
             self._thread.join()
         self._endings.join()
@@ -236,10 +237,12 @@ class Supervisor:
         me = _thread.get_ident()
         if self._server.setdefault("thread", me) != me:
             return  # the proper one was started, and then there was no memory to say so
-        with self._gone:
+        try:
             self._ident = me
             self._thread = threading.current_thread() if is_proper else None
             self._run()
+        finally:
+            self._gone.set()
 
     def _run(self) -> None:
         try:
