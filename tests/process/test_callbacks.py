@@ -88,7 +88,7 @@ def test_a_callback_that_raises(error: BaseException, gate: Gate, caplog: pytest
 
 
 @pytest.mark.parametrize("error", [ValueError("of the handler"), SystemExit(3), KeyboardInterrupt()])
-def test_a_callback_raises_and_so_does_who_logs_it(error: BaseException) -> None:
+def test_a_callback_raises_and_so_does_who_logs_it(error: BaseException, gate: Gate) -> None:
     """It ended the thread that runs the callbacks of all futures of the pool."""
     told: list[Any] = []
 
@@ -100,9 +100,11 @@ def test_a_callback_raises_and_so_does_who_logs_it(error: BaseException) -> None
     try:
         with ForkPoolExecutor(1) as ex:
             for number in range(3):
-                future = ex.submit(tasks.add, number, 0)
+                future = ex.submit(tasks.enter, gate, number)
+                gate.wait_inside()
                 future.add_done_callback(lambda _: 1 // 0)
                 future.add_done_callback(told.append)
+                gate.release()
                 wait([future])
     finally:
         logger.removeFilter(fail)

@@ -19,6 +19,7 @@ import pytest
 from forkpool import ForkPoolExecutor, WorkerCrashedError
 from forkpool._core.wire import Kind, pack, pack_header
 from forkpool._host.lookout import Lookout
+from forkpool._host.worker_link import WorkerLink
 from forkpool._shared.status_page import SIZE
 from tests.support import tasks
 from tests.support.gate import Gate, GateInTask, Marks
@@ -317,3 +318,27 @@ def test_an_answer_for_which_the_host_has_no_memory(monkeypatch: pytest.MonkeyPa
         assert "no memory" in str(error)
         assert error.may_have_run == "yes"
         assert ex.submit(bytes, 100_000).result() == bytes(100_000)
+
+
+@pytest.mark.parametrize("loses_what_came", [False, True])
+@pytest.mark.parametrize("nth", [5, 30])
+def test_no_memory_while_others_stand_behind_in_the_pipe(
+    nth: int, loses_what_came: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their answers came after one that was given up, which stood in front of them: a recursion without end."""
+    read, calls = WorkerLink.read_answers, iter(range(nth))
+
+    def failing(link: WorkerLink) -> list[Any]:
+        if next(calls, None) == nth - 1:
+            if loses_what_came:
+                read(link)
+            raise MemoryError
+        return read(link)
+
+    monkeypatch.setattr(WorkerLink, "read_answers", failing)
+    with ForkPoolExecutor(1) as ex:
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+        futures = [ex.submit(tasks.add, number, 0) for number in range(2000)]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        assert {type(error) for error in errors} <= {WorkerCrashedError}
+        assert ex.submit(tasks.add, 2, 2).result() == 4

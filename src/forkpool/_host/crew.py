@@ -238,7 +238,7 @@ class Crew:
         except MemoryError:
             self._reactor.unwatch(link.answer_fd)
             link.note = _TOO_LARGE
-            link.void.update(task.seq for task in list(self._machine.workers[generation].tasks)[:1])
+            self._give_up_first(link, self._machine.workers[generation])
             link.kill()
             return False
         self._process(generation, link, answers)  # what fails there is no matter of this worker's channel
@@ -271,10 +271,15 @@ class Crew:
         link.note = link.note or f"{_MALFORMED}: {error}"
         worker = self._machine.workers[generation]
         if worker.tasks:
-            link.void.add(worker.tasks[0].seq)
-            self._machine.on_malformed(worker)
+            self._give_up_first(link, worker)
         else:
             link.kill()
+
+    def _give_up_first(self, link: WorkerLink, worker: Worker) -> None:
+        """Its first task gets no answer, whatever comes for it now; those behind it do."""
+        if worker.tasks:
+            link.void.add(worker.tasks[0].seq)
+            self._machine.on_malformed(worker)
 
     def _on_answer_elsewhere(self, worker: Worker) -> None:
         link = self.links[worker.generation]

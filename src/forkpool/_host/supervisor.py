@@ -384,6 +384,8 @@ class Supervisor:
                 self._endings.answer(task, kind, flags, payload)
         elif kind in ANSWER_KINDS and any(task.seq == seq for task in worker.tasks):
             self._crew.lookout.on_skipped(worker, seq)
+            if worker.tasks[0].seq != seq:
+                raise MalformedFrame(f"an answer (call {seq}) that came before those of earlier calls")
             self._on_answer(worker, answer)
         else:
             raise MalformedFrame(f"an answer (kind {kind}, call {seq}) that this worker has no reason to give")
