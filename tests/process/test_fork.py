@@ -310,6 +310,8 @@ mark("after", ex.submit(abs, -3).result())
     assert script.value("after") == "3"
 
 
+@pytest.mark.slow
+@pytest.mark.alarm(120)
 def test_fork_from_another_thread_in_a_storm_of_submits(start: Start) -> None:
     script = start(
         f"""{IN_CHILD}
