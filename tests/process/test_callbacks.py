@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 import forkpool.future as future_module
-from forkpool import ForkPoolExecutor, TaskTimeoutError, WorkerCrashedError
+from forkpool import ForkPoolExecutor, TaskTimeoutError
 from tests.support import tasks
 from tests.support.gate import Gate
+from tests.support.supervision import kills_timeouts_and_crashes_go_on
 
 # What a result does in the host when it is unpickled: set by a test, called there (and only there).
 at_unpickle: list[Any] = []
@@ -55,12 +56,7 @@ def test_a_callback_that_blocks_delays_nothing_but_callbacks(gate: Gate) -> None
         blocked.wait()
         assert first.result() == "first"
         assert [ex.submit(tasks.add, n, n).result() for n in range(10)] == [2 * n for n in range(10)]
-        stuck = ex.submit(tasks.enter, gate)
-        gate.wait_inside()
-        assert stuck.kill()
-        wait([stuck])
-        assert type(ex.options(timeout=0.1).submit(tasks.busy_in_python).exception()) is TaskTimeoutError
-        assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
+        kills_timeouts_and_crashes_go_on(ex, gate)
         go_on.set()
 
 

@@ -9,20 +9,20 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forkpool import ForkPoolExecutor, InternalError, PoolBrokenError, TaskTimeoutError, WorkerCrashedError
+from forkpool import ForkPoolExecutor, InternalError, PoolBrokenError, WorkerCrashedError
 from forkpool._core.durations import Durations
 from forkpool._core.machine import PoolMachine
 from forkpool._host import log
 from tests.support import tasks
 from tests.support.gate import Gate
 from tests.support.script import run_script
+from tests.support.supervision import kills_timeouts_and_crashes_go_on
 
 
 class Handler(logging.Handler):
@@ -105,12 +105,7 @@ def test_a_handler_that_blocks(
         first = ex.submit(tasks.add, 1, 1)
         blocked.wait()
         assert first.result() == 2
-        stuck = ex.submit(tasks.enter, gate)
-        gate.wait_inside()
-        assert stuck.kill()
-        wait([stuck])
-        assert type(ex.options(timeout=0.1).submit(tasks.busy_in_python).exception()) is TaskTimeoutError
-        assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
+        kills_timeouts_and_crashes_go_on(ex, gate)
         ex.shutdown()
         ex.shutdown()
         assert not go_on.is_set()

@@ -22,10 +22,11 @@ from forkpool._shared import tracking
 from forkpool._shared.importable import by_reference, is_importable
 from forkpool._shared.plain import SCALARS
 
+KEPT_SENTINELS = 256  # arbitrary: to look through a thousand modules takes 0.1 ms, and a program has a handful of these
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 Namespace = dict[str, Any]
-
-
 Home = tuple[str, str]  # key of a namespace, and the name there: that of a global, or "Class.attribute"
+_imported: dict[int, tuple[object, str, types.ModuleType | None]] = {}
 
 
 class Homes:
@@ -95,9 +96,6 @@ class _Bare:
     """As large as an instance without slots can be."""
 
 
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
-
-
 def _has_a_name(value: Any) -> bool:
     """Tell whether it has an identity in the other process anyway."""
     if isinstance(value, (type, types.ModuleType)):
@@ -144,7 +142,3 @@ def _module_with(name: str, value: object) -> types.ModuleType | None:
 def _is_in(module: types.ModuleType, name: str, value: object) -> bool:
     """Asked past `__getattribute__`, with which a module that is loaded when first used would be loaded."""
     return object.__getattribute__(module, "__dict__").get(name) is value
-
-
-KEPT_SENTINELS = 256  # arbitrary: to look through a thousand modules takes 0.1 ms, and a program has a handful of these
-_imported: dict[int, tuple[object, str, types.ModuleType | None]] = {}
