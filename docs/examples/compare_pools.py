@@ -210,6 +210,18 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def run(probe: str, pool_name: str) -> Facts:
+    """Try others again whose probe found nothing; forkpool has one try.
+
+    Now and then the standard library's pool hangs over what cannot be pickled (seen with 3.13.0):
+    the table is to show what a pool usually does.
+    """
+    for _ in range(0 if pool_name == "forkpool" else 2):
+        with contextlib.suppress(NoFacts):
+            return run_once(probe, pool_name)
+    return run_once(probe, pool_name)
+
+
+def run_once(probe: str, pool_name: str) -> Facts:
     running = Probe(probe, pool_name)
     try:
         return WATCHERS.get(probe, watch_to_the_end)(running)
@@ -217,15 +229,17 @@ def run(probe: str, pool_name: str) -> Facts:
         running.end()
 
 
+class NoFacts(Exception):
+    """A probe did not print what it found: it failed, or hung."""
+
+
 def watch_to_the_end(running: Probe) -> Facts:
-    # The standard library's pool hangs now and then at the end of a program that sent it what cannot be pickled (seen with
-    # 3.13.0): what the probe has found is told by then.
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a program that fails may still wait for its pool
         running.process.wait(timeout=PATIENCE * 2)
     for line in running.text().splitlines():
         if line.startswith("{"):
             return dict(json.loads(line))
-    raise RuntimeError(f"{running.token} did not print its facts, but:\n{running.text()}")
+    raise NoFacts(f"{running.token} did not print its facts, but:\n{running.text()}")
 
 
 def watch_ctrl_c(running: Probe) -> Facts:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -40,11 +41,7 @@ def test_survey_loses_one_file_and_names_it() -> None:
 
 def test_who_looks_at_the_output_of_a_probe_loses_none_of_it() -> None:
     """It is read while workers write to it, through one description of the file: a position that is moved is moved for all."""
-    spec = importlib.util.spec_from_file_location("compare_pools", EXAMPLES / "compare_pools.py")
-    assert spec is not None
-    assert spec.loader is not None
-    compare_pools = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(compare_pools)
+    compare_pools = load_comparison()
     probe = compare_pools.Probe("lambda", "forkpool")  # the standard pool may hang on a call that cannot be pickled
     try:
         probe.process.wait()
@@ -56,6 +53,30 @@ def test_who_looks_at_the_output_of_a_probe_loses_none_of_it() -> None:
         assert probe.text().count("\n") == before + 50_000
     finally:
         probe.end()
+
+
+@pytest.mark.parametrize(("pool_name", "tries"), [("forkpool", 1), ("standard", 3), ("loky", 3)])
+def test_only_others_get_more_than_one_try(pool_name: str, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare_pools = load_comparison()
+    asked = []
+
+    def find_nothing(*probe: str) -> None:
+        asked.append(probe)
+        raise compare_pools.NoFacts
+
+    monkeypatch.setattr(compare_pools, "run_once", find_nothing)
+    with pytest.raises(compare_pools.NoFacts):
+        compare_pools.run("lambda", pool_name)
+    assert asked == [("lambda", pool_name)] * tries
+
+
+def load_comparison() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("compare_pools", EXAMPLES / "compare_pools.py")
+    assert spec is not None
+    assert spec.loader is not None
+    compare_pools = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compare_pools)
+    return compare_pools
 
 
 def readme_table() -> list[list[str]]:
