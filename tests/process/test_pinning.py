@@ -94,12 +94,13 @@ def test_what_one_pool_gives_back_the_next_one_gets() -> None:
 
 def test_the_kernel_drops_the_claims_of_a_host_that_was_killed(start: Start) -> None:
     script = start("""
-import forkpool
-ex = forkpool.ForkPoolExecutor(1)
-ex.submit(abs, 0).result()
-mark("cpu", ex.placement().slots[0].cpus[0])
-input()
-""")
+        import signal
+        import forkpool
+        ex = forkpool.ForkPoolExecutor(1)
+        ex.submit(abs, 0).result()
+        mark("cpu", ex.placement().slots[0].cpus[0])
+        signal.pause()
+    """)
     cpu = int(script.wait_mark("cpu"))
     assert claimed() == {cpu}
     script.send(signal.SIGKILL)
