@@ -10,9 +10,9 @@ Tests: tests/unit/test_payload_by_value.py
 
 from __future__ import annotations
 
-import contextlib
 import copyreg
 import dataclasses
+import enum
 import functools
 import io
 import operator
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from forkpool._shared import mp_support, rebuild, tracking
-from forkpool._shared.by_value_classes import Call, is_made_in_c
+from forkpool._shared.by_value_classes import Call, filled_cells, is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
 from forkpool._shared.homes import imported_from, name_in_class
 from forkpool._shared.importable import BY_NAME_ONLY, by_reference, is_importable, resolves, why_not_by_name
@@ -51,6 +51,7 @@ _BASICS = ("__name__", "__package__", "__file__", "__path__")
 _OF_SYS = ("version_info", "flags", "float_info", "int_info", "hash_info", "thread_info")
 _SINGLEDISPATCH_CODE = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
 _LRU_CACHE = type(functools.lru_cache(len))
+_REDUCERS_OF_ENUM: list[Any] = [cls.__reduce_ex__ for cls in (enum.Enum, enum.Flag)]
 _LRU_CACHE_OWN = frozenset({"__wrapped__", "__doc__", "__name__", "__qualname__", "__module__", "__annotations__",
                             "__type_params__", "cache_parameters"})  # fmt: skip
 
@@ -136,7 +137,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             basics = {name: function.__globals__[name] for name in _BASICS if name in function.__globals__}
             self.session.need_globals_of(function, space)
         cells = [cell for cell in function.__closure__ or () if self._claim_cell(cell)]
-        contents = [(cell, self._held(function, value)) for cell, value in _contents(cells)]
+        contents = [(cell, self._held(function, value)) for cell, value in filled_cells(cells)]
         state = (self._attributes_of(function), contents, submodules_of(function), dict(function.__dict__))
         args = (function.__code__, space, basics, function.__closure__)
         return rebuild.make_function, args, state, None, None, rebuild.set_function
@@ -203,7 +204,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reduce_cell(self, cell: types.CellType) -> Reduced:
         if id(cell) in self._cells:
             return self._cells[id(cell)] or (rebuild.make_cell, ())
-        for _, contents in _contents([cell]) if self._claim_cell(cell) else ():
+        for _, contents in filled_cells([cell]) if self._claim_cell(cell) else ():
             return rebuild.make_cell, (), contents, None, None, rebuild.set_cell
         return self._cells[id(cell)] or (rebuild.make_cell, ())
 
@@ -265,6 +266,13 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if is_made_in_c(type(obj)):
             raise pickle.PicklingError(f"{module_name}.{reduced} cannot be imported by a worker, and is made in C")
         return rebuild.make_instance, (type(obj), dict(getattr(obj, "__dict__", {})))
+
+    def reduce_enum_member(self, member: Any) -> Reduced:
+        """By name: its value need not equal a copy of itself. A composite flag has none, and its value is a number."""
+        cls, name = type(member), member._name_
+        if by_reference(cls) or cls.__members__.get(name) is not member:
+            return NotImplemented
+        return operator.getitem, (cls, name)
 
     def reduce_sentinel(self, obj: Any) -> Reduced:
         for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY"):
@@ -355,7 +363,7 @@ def submodules_of(function: types.FunctionType) -> list[str]:
     """Return the submodules that must be imported so that `package.submodule` works inside the function."""
     names = names_of(function.__code__)
     values = [function.__globals__.get(name) for name in names.globals]
-    values += [contents for _, contents in _contents(function.__closure__ or ())]
+    values += [contents for _, contents in filled_cells(function.__closure__ or ())]
     packages = [value for value in values if type(value) is types.ModuleType and hasattr(value, "__path__")]
     return [name for package in packages for name in submodules_used(package, names.attributes) if is_importable(name)]
 
@@ -363,14 +371,6 @@ def submodules_of(function: types.FunctionType) -> list[str]:
 def by_name(obj: Any) -> bool:
     """Tell whether an object is a function that may travel as a name."""
     return isinstance(obj, types.FunctionType) and by_reference(obj)
-
-
-def _contents(cells: Any) -> list[tuple[types.CellType, Any]]:
-    filled = []
-    for cell in cells:
-        with contextlib.suppress(ValueError):  # empty: a variable that is not assigned yet, or was deleted
-            filled.append((cell, cell.cell_contents))
-    return filled
 
 
 def _named_args(obj: Any) -> tuple[Any, ...]:
@@ -398,6 +398,8 @@ def _handler_for(kind: Any) -> Callable[[ByValuePickler, Any], Reduced]:
         return ByValuePickler.reduce_class
     if issubclass(kind, types.ModuleType):
         return ByValuePickler.reduce_module
+    if isinstance(kind, enum.EnumMeta) and kind.__reduce_ex__ in _REDUCERS_OF_ENUM:
+        return ByValuePickler.reduce_enum_member
     own_reduce = any(name in vars(base) for base in kind.__mro__[:-1] for name in ("__reduce__", "__reduce_ex__")
                      if vars(base).get("__module__") is not None and not is_importable(base.__module__))  # fmt: skip
     return ByValuePickler.reduce_by_name if own_reduce else _not_implemented

@@ -3,33 +3,43 @@
 Runs in: host and worker, called by `by_value`.
 Must not instantiate, subclass or register anything: it only reads class dictionaries.
 Hard part: what a worker changed in a class attribute (`Foo.count += 1`) must survive when the host changed another one. So
-the code of a class is one part, since methods may share cells, and each plain attribute is a part of its own.
+the code of a class is one portion, since methods may share cells, and each plain attribute is a portion of its own.
+And an attribute may hold instances of the class (`Point.ORIGIN`, a set of them), which to unpickle needs its `__hash__`,
+`__eq__` or `__setstate__`. So the methods come first, one by one, and such objects last.
 Tests: tests/unit/test_payload_classes.py
 """
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import enum
+import functools
 import pickle
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from forkpool._shared import rebuild
-from forkpool._shared.plain import is_plain
+from forkpool._shared.homes import defaults_of
+from forkpool._shared.plain import SCALARS, is_plain
 
 _DROPPED = ("__dict__", "__weakref__", "_abc_impl", "__annotate_func__", "__annotations_cache__")
 _FLAGS_OF_PYTHON = 1 << 9 | 1 << 10  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_BASETYPE
 _SLOTS_OF_C = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
+_METHODS = (types.FunctionType, classmethod, staticmethod, property, functools.cached_property, functools.partialmethod,
+            functools.singledispatchmethod, type(functools.lru_cache(len)))  # fmt: skip
 _ENUM_DROPPED = frozenset(
     {"_member_names_", "_member_map_", "_value2member_map_", "_unhashable_values_", "_unhashable_values_map_",
      "_hashable_values_", "_member_type_", "_generate_next_value_", "_new_member_", "__new__"}
 )  # fmt: skip
 
 
-def portions(cls: Any) -> list[tuple[str, Any]]:
+def portions(cls: Any) -> list[tuple[str, tuple[Any, ...]]]:
     """Return what the definition consists of: how to make the bare class, its code, each plain attribute.
+
+    A portion is pickled piece by piece, with one memo. The pieces of the code are the names of methods, each method, the names
+    (and kinds, of containers) of attributes that are neither methods nor plain, and each of these.
 
     Raises:
         PicklingError: The class is made in C, so that nothing here tells what its instances are.
@@ -39,9 +49,46 @@ def portions(cls: Any) -> list[tuple[str, Any]]:
             f"the class {cls.__module__}.{cls.__qualname__} is made in C, and a worker would not find it under that name"
         )
     make, attributes = _enum_parts(cls) if isinstance(cls, enum.EnumMeta) else _class_parts(cls)
-    data = {name: value for name, value in attributes.items() if is_plain(value)}
-    code = {name: value for name, value in attributes.items() if name not in data}
-    return [("", Call(*make)), ("", code), *((name, {name: value}) for name, value in data.items())]
+    plain = {name: value for name, value in attributes.items() if is_plain(value)}
+    methods = {name: value for name, value in attributes.items() if type(value) in _METHODS}
+    methods = dict(sorted(methods.items(), key=lambda item: _holds_objects(item[1])))
+    objects = {name: value for name, value in attributes.items() if name not in plain and name not in methods}
+    objects = dict(
+        sorted(objects.items(), key=lambda item: not item[0].startswith("__"))
+    )  # `__dataclass_fields__` and its like
+    kinds = {name: type(value) if type(value) in (dict, list, set) else None for name, value in objects.items()}
+    code = (tuple(methods), *methods.values(), kinds, *objects.values())
+    return [("", (make,)), ("", code), *((name, ({name: value},)) for name, value in plain.items())]
+
+
+def names_of_code(cls: Any) -> tuple[str, ...]:
+    """Return the names of the attributes that are neither plain nor part of the bare class."""
+    code = portions(cls)[1][1]
+    return (*code[0], *code[1 + len(code[0])])
+
+
+def _holds_objects(method: Any) -> bool:
+    """Tell whether a method holds objects, which may be instances of its class: it comes after those that hold none."""
+    functions = [getattr(method, name, None) for name in ("__func__", "fget", "fset", "fdel", "func", "__wrapped__")]
+    for function in (method, *functions):
+        if type(function) is types.FunctionType:
+            cells = [contents for _, contents in filled_cells(function.__closure__ or ())]
+            if not all(map(_is_harmless, (*defaults_of(function), *cells, *vars(function).values()))):
+                return True
+    return False
+
+
+def filled_cells(cells: Any) -> list[tuple[types.CellType, Any]]:
+    """Return the cells that have contents, with them."""
+    filled = []
+    for cell in cells:
+        with contextlib.suppress(ValueError):  # empty: a variable that is not assigned yet, or was deleted
+            filled.append((cell, cell.cell_contents))
+    return filled
+
+
+def _is_harmless(value: Any) -> bool:
+    return type(value) in SCALARS or isinstance(value, (type, types.FunctionType))
 
 
 def is_made_in_c(cls: Any) -> bool:

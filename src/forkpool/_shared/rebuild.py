@@ -5,7 +5,8 @@ the wire format.
 Must not overwrite anything in the host, nor anything in a worker whose content the host has not changed since.
 Hard part: order. An entry may need another one that comes later (a base class, a method's global), in cycles too. So entries
 are applied on demand: `class_ref` and `global_ref` apply what they name first, and hand out the unfinished object when
-asked for one that is being made.
+asked for one that is being made. Classes are finished in three rounds, each for all of them: bare, with methods, with objects,
+since an object may be an instance of any of them, and who puts it into a set asks for its `__hash__`.
 Tests: tests/unit/test_payload_by_value.py, test_payload_classes.py
 """
 
@@ -17,16 +18,20 @@ import functools
 import importlib
 import io
 import marshal
+import operator
 import pickle
 import sys
 import threading
 import types
+from collections.abc import Iterable
 from typing import Any
 
 from forkpool._shared import tracking
 from forkpool._shared.code_names import known_code
+from forkpool._shared.plain import SCALARS
 from forkpool._shared.tracking import Key
 
+_MAKE = "\0make"  # stands, in keys of what a worker has received, for what a class is made of
 GONE = b""  # stands where the value of a global would: the host has deleted it
 
 _active = threading.local()
@@ -39,7 +44,9 @@ class Applier:
         self._pending = {entry[0]: entry for entry in entries}
         self._worker = worker
         self.made: dict[Key, Any] = {}
-        self._bare: list[tuple[Any, ...]] = []  # classes without attributes yet, bases first
+        self._bare: list[_Definition] = []  # classes without attributes yet, bases first
+        self._without_objects: list[_Definition] = []
+        self._is_filling = False
         self.is_settled = True  # nothing was new so far
         self._depth = 0  # how many classes are being made, each for the one before
 
@@ -121,15 +128,19 @@ class Applier:
         if cls is not None and (not self._worker or (known is not None and known[0] == digest)):
             return
         if known is None and cls is not None and tracking.preloaded_classes.get(uid) is cls and _own_digest(key, cls) == digest:
-            self._keep_class(key, digest, cls, state)
-            _note_attributes(cls, key, state)
+            definition = _Definition(key, digest, cls, state)
+            _note_preloaded(definition)
+            self._keep_class(definition)
             return
         if cls is None:
             cls = self._make_bare(skeleton)
             tracking.track(cls, uid)
+        elif self._worker and known is not None and tracking.received.get((*key, _MAKE), (None,))[0] != skeleton:
+            self._remake(cls, skeleton)
         if self._worker:
             tracking.received[key] = (b"", cls)
-        self._bare.append((key, digest, cls, state))
+            tracking.received[(*key, _MAKE)] = (skeleton, cls)
+        self._bare.append(_Definition(key, digest, cls, state))
         if not self._depth:
             self._fill_bare_classes()
 
@@ -137,36 +148,86 @@ class Applier:
         """Make a class; its bases stay bare too meanwhile, since their attributes may refer to this class."""
         self._depth += 1
         try:
-            return _loads(skeleton)
+            make, *args = _loads(skeleton)
+            return make(*args)
         finally:
             self._depth -= 1
 
+    def _remake(self, cls: Any, skeleton: bytes) -> None:
+        """The host has changed what a class is made of since the worker made it."""
+        make, *args = _loads(skeleton)
+        (_update_enum if make is make_enum else _update_class)(cls, *args)
+
     def _fill_bare_classes(self) -> None:
-        while self._bare:
-            key, digest, cls, state = self._bare.pop(0)
-            before = tracking.attributes_of(key)
-            for part, part_digest, data in state:
-                self._apply_class_part(cls, (*key, part), part_digest, data)
-            if self._worker:
-                self._keep_class(key, digest, cls, state)
-                _delete_attributes(cls, before - tracking.attributes_of(key))
+        """Give all bare classes what they need to have instances, then the objects. Re-entered for classes met meanwhile."""
+        is_outermost, self._is_filling = not self._is_filling, True
+        try:
+            while self._bare:
+                self._begin_class(self._bare.pop(0))
+            while is_outermost and self._without_objects:
+                self._finish_class(self._without_objects.pop(0))
+        finally:
+            if is_outermost:
+                self._is_filling = False
 
-    def _keep_class(self, key: Key, digest: bytes, cls: Any, state: list[tuple[str, bytes, bytes]]) -> None:
-        tracking.received[key] = (digest, cls)
-        for part, part_digest, _ in state:
-            tracking.received[(*key, part)] = (part_digest, cls)
-        tracking.keep_class_entry(key, [(*key, part) for part, _, _ in state])
+    def _begin_class(self, definition: _Definition) -> None:
+        cls, key = definition.cls, definition.key
+        for part, digest, data in definition.state:
+            if self._is_known((*key, part), digest, cls):
+                continue
+            pieces = _Unpickler(io.BytesIO(data))
+            if part:
+                set_class_attributes(cls, attributes := pieces.load())
+                self._note_attributes(definition, part, attributes)
+                continue
+            definition.methods, definition.pieces = pieces.load(), pieces
+            for name in definition.methods:
+                set_class_attributes(cls, {name: pieces.load()})
+        if isinstance(cls, enum.EnumMeta):
+            _index_members(cls)
+        self._without_objects.append(definition)
 
-    def _apply_class_part(self, cls: Any, key: Key, digest: bytes, data: bytes) -> None:
+    def _finish_class(self, definition: _Definition) -> None:
+        if definition.pieces is not None:
+            kinds = definition.pieces.load()
+            for name, kind in kinds.items():
+                if kind is not None and name not in vars(definition.cls):  # a `__new__` may want to look into it
+                    set_class_attributes(definition.cls, {name: kind()})
+            for name in kinds:
+                set_class_attributes(definition.cls, {name: definition.pieces.load()})
+            self._note_attributes(definition, "", (*definition.methods, *kinds))
         if self._worker:
-            known = tracking.received.get(key)
-            if known is not None and known[0] == digest and known[1] is cls:
-                return
-        attributes = _loads(data)
-        set_class_attributes(cls, attributes)
+            self._keep_class(definition)
+
+    def _is_known(self, key: Key, digest: bytes, cls: Any) -> bool:
+        known = tracking.received.get(key) if self._worker else None
+        return known is not None and known[0] == digest and known[1] is cls
+
+    def _note_attributes(self, definition: _Definition, part: str, names: Iterable[str]) -> None:
         if self._worker:
-            tracking.received[key] = (digest, cls)
-            tracking.attributes_received[key] = tuple(attributes)
+            tracking.attributes_received[(*definition.key, part)] = tuple(names)
+
+    def _keep_class(self, definition: _Definition) -> None:
+        key, cls = definition.key, definition.cls
+        before = definition.attributes_before
+        tracking.received[key] = (definition.digest, cls)
+        for part, digest, _ in definition.state:
+            tracking.received[(*key, part)] = (digest, cls)
+        tracking.keep_class_entry(key, [(*key, _MAKE), *((*key, part) for part, _, _ in definition.state)])
+        _delete_attributes(cls, before - tracking.attributes_of(key))
+
+
+class _Definition:
+    """What a class is to get."""
+
+    def __init__(self, key: Key, digest: bytes, cls: Any, state: list[tuple[str, bytes, bytes]]) -> None:
+        self.key = key
+        self.digest = digest
+        self.cls = cls
+        self.state = state
+        self.attributes_before = tracking.attributes_of(key)  # those that came earlier
+        self.methods: tuple[str, ...] = ()  # that it has got
+        self.pieces: _Unpickler | None = None  # which has the objects still to give
 
 
 def _attribute_there(namespace: dict[str, Any], name: str, sent: Any) -> Any:
@@ -186,13 +247,13 @@ def _delete_attributes(cls: Any, names: set[str]) -> None:
                 type.__delattr__(cls, name)
 
 
-def _note_attributes(cls: Any, key: Key, state: list[tuple[str, bytes, bytes]]) -> None:
+def _note_preloaded(definition: _Definition) -> None:
     """A class that was preloaded has the attributes that came, which are not looked at."""
-    from forkpool._shared.by_value_classes import portions
+    from forkpool._shared.by_value_classes import names_of_code
 
-    for part, _, _ in state:
-        names = (part,) if part else tuple(dict(portions(cls))[""])
-        tracking.attributes_received[(*key, part)] = names
+    for part, _, _ in definition.state:
+        names = (part,) if part else names_of_code(definition.cls)
+        tracking.attributes_received[(*definition.key, part)] = names
 
 
 def _own_digest(key: Key, value: Any) -> bytes | None:
@@ -311,23 +372,39 @@ def _interned(value: Any) -> Any:
 
 def make_class(metaclass: Any, new: Any, name: str, bases: Any, namespace: dict[str, Any]) -> Any:
     """Return a class without its attributes, and without the effects that defining it had in the host."""
-    if any("__init_subclass__" in vars(ancestor) for base in bases for ancestor in base.__mro__[:-1]):
-        try:
-            cls = new(metaclass, name, (_Quiet, *bases), dict(namespace))
-            cls.__bases__ = bases
-            return cls
-        except TypeError:
-            pass  # a memory layout that does not allow the exchange
-    return new(metaclass, name, bases, namespace)
+    if not any("__init_subclass__" in vars(ancestor) for base in bases for ancestor in base.__mro__[:-1]):
+        return new(metaclass, name, bases, namespace)
+    quiet = _make_quiet_twin(metaclass, new, bases[0])
+    cls = new(metaclass, name, (quiet, *bases), dict(namespace))
+    try:
+        cls.__bases__ = bases
+    except TypeError:  # another one of them gives the memory layout
+        del quiet.__init_subclass__
+    else:
+        with contextlib.suppress(TypeError):
+            quiet.__bases__ = (type("_Quiet", (), {"__slots__": ()}),)  # no `__subclasses__()` of the bases is to find it
+    return cls
 
 
-class _Quiet:
-    """Stands first among the bases while a class is made, so that no base's `__init_subclass__` runs a second time."""
+def _make_quiet_twin(metaclass: Any, new: Any, base: Any) -> Any:
+    """Make what stands first among the bases while a class is made, so that no `__init_subclass__` runs a second time.
 
-    __slots__ = ()
+    It adds to the memory layout what `base` adds, or Python would not let `base` take its place.
+    """
+    slots = [slot for slot, offset in _OPTIONAL_SLOTS.items() if getattr(base, offset)]
+    added = [slot for slot in slots if not getattr(base.__base__, _OPTIONAL_SLOTS[slot])]
+    body = {"__slots__": added, "__init_subclass__": lambda cls, **_: None}
+    return make_class(metaclass, new, "_Quiet", base.__bases__, body) if slots else type("_Quiet", (), body)
 
-    def __init_subclass__(cls, **_: Any) -> None:
-        pass
+
+_OPTIONAL_SLOTS = {"__dict__": "__dictoffset__", "__weakref__": "__weakrefoffset__"}
+
+
+def _update_class(cls: Any, metaclass: Any, new: Any, name: str, bases: Any, namespace: dict[str, Any]) -> None:
+    for attribute, value in (("__name__", name), ("__qualname__", namespace["__qualname__"])):
+        type.__setattr__(cls, attribute, value)
+    if len(bases) != len(cls.__bases__) or not all(map(operator.is_, bases, cls.__bases__)):
+        cls.__bases__ = bases
 
 
 def set_class_attributes(cls: Any, attributes: dict[str, Any]) -> None:
@@ -350,6 +427,26 @@ def make_enum(metaclass: Any, name: str, bases: Any, basics: dict[str, Any], mem
         namespace[key] = value
     new = next(meta.__new__ for meta in metaclass.__mro__ if meta.__module__ == enum.__name__)
     return new(metaclass, name, bases, namespace, **flags)
+
+
+def _update_enum(
+    cls: Any, metaclass: Any, name: str, bases: Any, basics: dict[str, Any], members: dict[str, Any], flags: Any
+) -> None:
+    for member_name, (_, value, attributes) in members.items():
+        if (member := cls._member_map_.get(member_name)) is not None:
+            member._value_ = value
+            member.__dict__.update(attributes)
+
+
+def _index_members(cls: Any) -> None:
+    """Their values were hashed before the classes of these had their `__hash__`."""
+    index = cls._value2member_map_
+    if all(type(value) in SCALARS for value in index):
+        return
+    index.clear()
+    for member in cls._member_map_.values():
+        with contextlib.suppress(TypeError):  # unhashable: then it is looked for by `==`
+            index.setdefault(member._value_, member)
 
 
 def _raw_member(cls: Any, base: Any, value: Any, attributes: dict[str, Any]) -> Any:

@@ -242,7 +242,7 @@ class Session:
 
     def _make_entry(self, key: Key, value: Any) -> Entry | None:
         if key[0] == "c":
-            parts = [(name, self.draft(part, key, value)) for name, part in by_value_classes.portions(value)]
+            parts = [(name, self.draft(key, value, *pieces)) for name, pieces in by_value_classes.portions(value)]
             return Entry(key, True, parts)
         try:
             draft = self._draft_global(key, value)
@@ -255,7 +255,7 @@ class Session:
             return Draft(pickle.dumps(value, 5))
         if type(value) is types.FunctionType and _is_simple(value):
             return self._draft_simple_function(key, value)
-        return self.draft(value, key, value)
+        return self.draft(key, value, value)
 
     def _draft_simple_function(self, key: Key, function: types.FunctionType) -> Draft:
         """Reuse the last draft of a function when all that it was made of is as it was (most calls: 20 µs saved)."""
@@ -269,17 +269,18 @@ class Session:
         if known is not None and known[0] is function.__code__ and known[1] == content:
             self.need_globals_of(function, key[1])
             return known[2]
-        draft = self.draft(function, key, function)
+        draft = self.draft(key, function, function)
         if not draft.refs:
             _drafts[function] = (function.__code__, content, draft)
         return draft
 
-    def draft(self, obj: Any, key: Key, root: Any) -> Draft:
-        """Pickle a portion of the entry `key`, which defines `root`."""
+    def draft(self, key: Key, root: Any, *pieces: Any) -> Draft:
+        """Pickle a portion of the entry `key`, which defines `root`: one piece after the other, with one memo."""
         with io.BytesIO() as file:
-            kind = ByValuePickler if _holds_no_others(obj, self.homes) else SharingPickler
+            kind = ByValuePickler if _holds_no_others(root, self.homes) else SharingPickler
             pickler = kind(file, self, key, root)
-            pickler.dump(obj)
+            for piece in pieces:
+                pickler.dump(piece)
             return Draft(file.getvalue(), frozenset(pickler.refs))
 
     def _as_sent(self, entry: Entry) -> tuple[Any, ...]:
@@ -321,9 +322,9 @@ class PreloadedSession(Session):
     def _make_class_entry(self, key: Key, cls: Any) -> Entry:
         """Leave out a portion that cannot be pickled (a class with a lock): the worker keeps its own."""
         parts: list[tuple[str, Draft]] = []
-        for name, portion in by_value_classes.portions(cls):
+        for name, pieces in by_value_classes.portions(cls):
             try:
-                parts.append((name, self.draft(portion, key, cls)))
+                parts.append((name, self.draft(key, cls, *pieces)))
             except Exception:
                 if not parts:  # the means to make it, where it does not exist
                     raise

@@ -1,0 +1,243 @@
+"""In which order a class is made: nothing runs or is hashed before it can be, and what ran in the host does not run again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.conftest import Notebook
+from tests.unit.worker_process import Worker
+
+OWN_INSTANCES = """
+import dataclasses, enum
+
+class Key:
+    def __init__(self, v): self.v = v
+    def __eq__(self, other): return isinstance(other, Key) and self.v == other.v
+    def __hash__(self): return hash(self.v)
+    def known(self, default=None): return self in Key.ALL
+Key.ALL, Key.NAMES = {Key(1), Key(2)}, {Key(1): "one"}
+Key.known.__defaults__ = (Key(5),)
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    x: int
+Frozen.ORIGIN, Frozen.TABLE = Frozen(0), {Frozen(1): "a"}
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slotted:
+    x: int
+Slotted.ORIGIN, Slotted.TABLE = Slotted(7), {Slotted(1): "a"}
+class Stated:
+    def __init__(self, v): self.v, self.k = v, 1
+    def __getstate__(self): return {"v": self.v * 10}
+    def __setstate__(self, state): self.v, self.k = state["v"] // 10, 1
+Stated.DEFAULT = Stated(3)
+class New:
+    def __new__(cls, v):
+        made = super().__new__(cls)
+        made.v = v
+        return made
+    def __getnewargs__(self): return (self.v,)
+New.DEFAULT = New(3)
+class Flyweight:
+    cache = {}
+    def __new__(cls, n):
+        if n not in cls.cache: cls.cache[n] = super().__new__(cls)
+        return cls.cache[n]
+    def __init__(self, n): self.n = n
+    def __getnewargs__(self): return (self.n,)
+KM = Flyweight("km")
+class Cached:
+    cache = {}
+    def __init__(self, v): self.v, Cached.cache[self] = v, v
+    def __eq__(self, other): return self.v == other.v
+    def __hash__(self): return hash(self.v)
+Cached(1)
+class Left:
+    def has(self, right): return right in Left.ALL
+class Right:
+    owner = Left
+    def __init__(self, v): self.v = v
+    def __eq__(self, other): return isinstance(other, Right) and self.v == other.v
+    def __hash__(self): return hash(self.v)
+    def is_known(self): return self in Right.owner.ALL
+Left.ALL = {Right(1)}
+class Handlers:
+    @classmethod
+    def parse(cls, x): return cls.__name__, x
+    @classmethod
+    def dispatch(cls, x): return cls.table["p"](x)
+Handlers.table = {"p": Handlers.parse}
+class Method:
+    def m(self): return "m"
+Method.default = Method()
+Method.call = staticmethod(Method.default.m)
+class Ordinal(enum.Enum):
+    FIRST = Key(1)
+    SECOND = [2]
+class Word(enum.Enum):
+    A = "a"
+    @classmethod
+    def parse(cls, text): return cls.BY_TEXT[text]
+Word.BY_TEXT, Word.BACK = {"a": Word.A}, {Word.A: "a"}
+"""
+
+CHECKS = [
+    "Key(1) in Key.ALL and Key(3) not in Key.ALL and Key.NAMES[Key(1)] == 'one'",
+    "Key(2).known() and Key.known.__defaults__ == (Key(5),)",
+    "Frozen.ORIGIN == Frozen(0) and Frozen.TABLE[Frozen(1)] == 'a'",
+    "Slotted.ORIGIN.x == 7 and Slotted.TABLE[Slotted(1)] == 'a'",
+    "(Stated.DEFAULT.v, Stated.DEFAULT.k) == (3, 1)",
+    "New.DEFAULT.v == 3",
+    "Flyweight('km') is KM is Flyweight.cache['km'] and Flyweight.cache == {'km': KM}",
+    "Cached.cache[Cached(1)] == 1",
+    "Left().has(Right(1)) and Right(1).is_known() and not Left().has(Right(2))",
+    "Right(1).is_known()",
+    "Handlers.dispatch(3) == ('Handlers', 3)",
+    "Method.call() == 'm'",
+    "Ordinal(Key(1)) is Ordinal.FIRST and Ordinal([2]) is Ordinal.SECOND",
+    "Word.parse('a') is Word.A and Word.BACK[Word.A] == 'a'",
+]
+
+
+@pytest.mark.parametrize("expression", CHECKS)
+def test_a_class_may_hold_its_own_instances(notebook: Notebook, worker: Worker, expression: str) -> None:
+    notebook.cell(OWN_INSTANCES).cell(f"def run(): return {expression}")
+    assert notebook.run()
+    assert worker.call(notebook.run) is True
+
+
+def test_instances_that_a_task_puts_into_its_class_come_back(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        def make():
+            class Local:
+                def __init__(self, v): self.v = v
+                def __eq__(self, other): return self.v == other.v
+                def __hash__(self): return hash(self.v)
+            Local.ALL = {Local(1)}
+            return Local
+    """)
+    local = worker.call(notebook.make)
+    assert local(1) in local.ALL
+
+
+COUNTED = """
+import abc, typing
+made = []
+class Base{base}:
+    {slots}
+    def __init_subclass__(cls, *, tag, **kwargs):
+        made.append(tag)
+        super().__init_subclass__(**kwargs)
+class First(Base, tag="first"):
+    {own_slots}
+class Second(First, tag="second"): pass
+def run(): return First, Second
+def look(): return made, First.__bases__ == (Base,), Second.__mro__[1:3] == (First, Base), Base.__subclasses__() == [First]
+def make(): return Second()
+"""
+BASES = [
+    ("", "pass", "pass"),
+    ("", "__slots__ = ()", "pass"),
+    ("", "__slots__ = ('a',)", "__slots__ = ()"),
+    ("", "__slots__ = ('a',)", "pass"),
+    ("", "__slots__ = ('__dict__',)", "pass"),
+    ("", "__slots__ = ('__weakref__',)", "__slots__ = ()"),
+    ("(dict)", "pass", "pass"),
+    ("(str)", "pass", "pass"),
+    ("(tuple)", "__slots__ = ()", "__slots__ = ()"),
+    ("(Exception)", "pass", "pass"),
+    ("(typing.Generic[typing.TypeVar('T')])", "pass", "pass"),
+    ("(abc.ABC)", "pass", "pass"),
+]
+
+
+@pytest.mark.parametrize(("base", "slots", "own_slots"), BASES)
+def test_no_init_subclass_runs_again(notebook: Notebook, worker: Worker, base: str, slots: str, own_slots: str) -> None:
+    notebook.cell(COUNTED.format(base=base, slots=slots, own_slots=own_slots))
+    assert worker.call(notebook.run) == (notebook.First, notebook.Second)
+    assert worker.call(notebook.look) == notebook.look() == (["first", "second"], True, True, True)
+    assert type(worker.call(notebook.make)) is notebook.Second
+    assert worker.call(lambda cls: hasattr(cls, "__dict__"), notebook.Second) == hasattr(notebook.Second, "__dict__")
+
+
+def test_a_base_that_stands_behind_others(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        made = []
+        class Lean:
+            __slots__ = ()
+        class Base:
+            def __init_subclass__(cls): made.append(cls.__name__)
+        class Listed(list): pass
+        class Both(Lean, Base): pass
+        class All(Both, Listed): pass
+        def run():
+            class Third(All): pass
+            return made, All.__bases__ == (Both, Listed), Both.__bases__ == (Lean, Base), Third([1])
+    """)
+    assert worker.call(notebook.run) == (["Both", "All", "Third"], True, True, [1])
+
+
+def test_a_base_of_a_library_that_checks_its_subclasses(
+    notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "library_that_checks.py").write_text(
+        "class Base:\n    def __init_subclass__(cls):\n        if not hasattr(cls, 'run'): raise TypeError(cls)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    notebook.cell("""
+        import library_that_checks
+        class Job(library_that_checks.Base):
+            def run(self): return "ran"
+    """)
+    with Worker(path=[str(tmp_path)]) as worker:
+        assert worker.call(notebook.Job().run) == "ran"
+    del sys.modules["library_that_checks"]
+
+
+def test_what_the_host_changes_in_members_of_an_enum(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        import enum
+        class Resource(enum.Enum):
+            CPU = "cpu"
+            MOST = [1]
+            def __init__(self, value): self.limit = 0
+        def look(): return Resource.CPU.limit, Resource.MOST.value, Resource("cpu") is Resource.CPU
+    """)
+    assert worker.call(notebook.look) == (0, [1], True)
+    notebook.Resource.CPU.limit = 4
+    notebook.Resource.MOST.value.append(2)
+    assert worker.call(notebook.look) == (4, [1, 2], True)
+
+
+def test_what_the_host_changes_in_the_make_of_a_class(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class Old:
+            def which(self): return "old"
+        class New:
+            def which(self): return "new"
+        class C(Old): pass
+        def look(): return C().which(), C.__name__, C.__qualname__
+    """)
+    assert worker.call(notebook.look) == ("old", "C", "C")
+    notebook.C.__bases__, notebook.C.__name__, notebook.C.__qualname__ = (notebook.New,), "D", "E"
+    assert worker.call(notebook.look) == ("new", "D", "E")
+
+
+def test_a_member_of_an_enum_whose_value_is_like_no_other(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        import enum, functools
+        class Value: pass
+        class Odd(enum.Enum):
+            OBJECT = Value()
+            NAN = float("nan")
+            CALL = functools.partial(int)
+        class Bits(enum.Flag):
+            A = 1
+            B = 2
+        def same(value): return value
+    """)
+    for member in (*notebook.Odd, *notebook.Bits, notebook.Bits.A | notebook.Bits.B):
+        assert worker.call(notebook.same, member) is member
+        assert worker.call(lambda value: value.name, member) == member.name
