@@ -350,6 +350,20 @@ def test_calls_of_objects_that_cannot_be_looked_at() -> None:
                 list(ex.map(tasks.identity, [1, bad], chunksize=2))
 
 
+def test_an_attribute_of_a_class_cannot_be_pickled() -> None:
+    class Holds:
+        lock = threading.Lock()
+
+        def work(self) -> None: ...
+
+    with ForkPoolExecutor(1) as ex:
+        for future in (ex.submit(Holds().work), ex.submit(tasks.identity, [Holds()])):
+            error = future.exception()
+            assert isinstance(error, SerializationError)
+            assert error.part == f"{Holds.__qualname__}.lock"
+        assert ex.submit(tasks.identity, 1).result() == 1
+
+
 def test_an_item_of_a_chunk_cannot_be_pickled() -> None:
     with ForkPoolExecutor(1) as ex:
         results = ex.map(tasks.identity, [1, 2, 3, threading.Lock()], chunksize=2)

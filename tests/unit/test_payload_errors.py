@@ -6,6 +6,7 @@ import asyncio
 import collections
 import concurrent.futures
 import functools
+import multiprocessing
 import queue
 import socket
 import sqlite3
@@ -206,6 +207,119 @@ def test_what_is_made_at_module_level_is_to_be_made_elsewhere(notebook: Notebook
         "file": "open it in the initializer, or inside the function, instead",
         "Holder": f"{INSTEAD}, or use {spawn}.Lock()",
     }
+
+
+ATTRIBUTES_OF_CLASSES = """
+class Service:
+    held = what
+    def run(self): return Service
+    def again(self): return super().run, self.run
+class Derived(Service):
+    def run(self): return super().run, Derived, service
+    def __init__(self): self.me = self
+class Outer:
+    def run(self): return Outer, self
+    inner = Service()
+class Meta(type):
+    held = what
+class Made(metaclass=Meta):
+    def run(self): pass
+class Looks:
+    @property
+    def run(self): return what
+    @functools.cached_property
+    def cached(self): return what
+service, derived, made = Service(), Derived(), Made()
+def uses(): return service
+def uses_derived(): return Derived
+def give(value): return value
+def local():
+    class Service:
+        held = what
+    return Service()
+"""
+
+
+def test_an_attribute_of_a_class_is_named_whatever_leads_there(notebook: Notebook) -> None:
+    notebook.module.__dict__.update(what=threading.Lock(), functools=functools)
+    notebook.cell(ATTRIBUTES_OF_CLASSES)
+    ways = [
+        (notebook.service.run,),
+        (notebook.derived.again,),
+        (notebook.derived.run,),
+        (notebook.Service.run,),
+        (notebook.Outer().run,),
+        (notebook.uses,),
+        (notebook.uses_derived,),
+        (notebook.give, notebook.service),
+        (notebook.give, [{"a": notebook.derived}]),
+        (notebook.give, notebook.Derived),
+    ]
+    assert {refuse(*way).part for way in ways} == {"Service.held"}
+    assert str(refuse(notebook.service.run)) == (
+        f"cannot send `Service.run` to a worker: `Service.held` {LOCK} {INSTEAD}, {USE_SPAWN}"
+    )
+    assert refuse(notebook.made.run).part == "Meta.held"
+    assert refuse(notebook.give, notebook.Looks()).part == "global 'what' used by `Looks.run`"
+    del notebook.module.Looks.run
+    assert refuse(notebook.give, notebook.Looks()).part == "global 'what' used by `Looks.cached`"
+
+
+def test_an_attribute_of_an_abstract_class_is_named(notebook: Notebook) -> None:
+    notebook.module.__dict__.update(what=threading.Lock())
+    notebook.cell("import abc\nclass Shape(abc.ABC): held = what\nclass Round(Shape):\n  def area(self): return Round")
+    assert refuse(notebook.Round().area).part == "Shape.held"
+
+
+def test_so_is_one_of_the_class_of_a_result(notebook: Notebook) -> None:
+    notebook.module.__dict__.update(what=threading.Lock(), functools=functools)
+    notebook.cell(ATTRIBUTES_OF_CLASSES)
+    with pytest.raises(PayloadError) as info:
+        ResultEncoder().encode_value(notebook.local())
+    assert str(info.value) == (
+        f"the task is done, but its result cannot be sent back: `local.<locals>.Service.held` {LOCK} {INSTEAD}, {USE_SPAWN}"
+    )
+
+
+def test_what_a_class_may_hold(notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    executor, connection = concurrent.futures.ThreadPoolExecutor(1), sqlite3.connect(":memory:")
+    lock = multiprocessing.get_context("fork").Lock()
+    notebook.cell("class Service:\n  def run(self): pass")
+    told = []
+    with Path("log").open("w") as file:
+        for what in (executor, connection, file, lock):
+            notebook.module.Service.held = what
+            told.append(str(refuse(notebook.Service().run)))
+    connection.close()
+    intro = "cannot send `Service.run` to a worker: `Service.held` is"
+    assert told == [
+        f"{intro} an executor (concurrent.futures.thread.ThreadPoolExecutor), which belongs to its process; {INSTEAD}",
+        f"{intro} an open connection (sqlite3.Connection), which belongs to its process; {INSTEAD}",
+        f"{intro} an open file ('log'), which belongs to its process; {INSTEAD.replace('make', 'open', 1)}",
+        f'{intro} a Lock of a "fork" context, which no other start method can hand over; make it with '
+        '`multiprocessing.get_context("spawn").Lock()`',
+    ]
+
+
+class Refuses:
+    """Holds what leads back to where one came from, and is to blame all the same."""
+
+    def __init__(self, **held: Any) -> None:
+        vars(self).update(held)
+
+    def __reduce__(self) -> Any:
+        raise ValueError("no way")
+
+
+def test_where_everything_leads_back_the_first_circle_is_blamed() -> None:
+    outer = Service()
+    outer.inner = Refuses(outer=outer)  # type: ignore[attr-defined]
+    error = refuse(outer.run)
+    assert error.part == "Service.inner"
+    assert str(error).endswith(
+        "`Service.inner` (a tests.unit.test_payload_errors.Refuses) cannot be pickled: ValueError: no way"
+    )
 
 
 def test_a_chunk_of_a_map_is_told_by_function_and_item(notebook: Notebook) -> None:

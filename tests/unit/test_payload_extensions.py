@@ -98,7 +98,9 @@ def test_a_class_of_c_without_a_name_is_refused_in_the_host(worker: Worker, cls:
     class Holds:
         kind = cls
 
-    with pytest.raises(PayloadError, match=rf"the class {cls.__module__}.{cls.__qualname__} is made in C"):
+    with pytest.raises(
+        PayloadError, match=rf"`.*Holds\.kind` is {cls.__module__}\.{cls.__qualname__}, a class that C code made"
+    ):
         worker.call(give, Holds())
 
 

@@ -20,12 +20,17 @@ from typing import Any
 
 from forkpool._shared.advice import Failure, Place, advice_for, failure_of, kind_of, shorten
 from forkpool._shared.calls import attribute_of, without_chunks
-from forkpool._shared.importable import BY_NAME_ONLY, why_not_by_name
+from forkpool._shared.importable import BY_NAME_ONLY, by_reference, why_not_by_name
 
 BIG = 1_000_000  # arbitrary: below a megabyte a copy costs less than a millisecond
 REPEATS = 3
 MAX_DEPTH = 12
 MAX_PARTS = 200
+MAX_VISITED = 500  # arbitrary, as the two above: what a failure may cost in vain
+
+_NOT_SENT = ("__dict__", "__weakref__", "_abc_impl")  # of a class: each process makes its own
+
+Culprit = tuple[str, Any, Place]
 
 
 class PayloadError(Exception):
@@ -80,9 +85,8 @@ def _error(make_session: Callable[[], Any], intro: str, label: str, value: Any, 
 def _path_and_reason(make_session: Callable[[], Any], label: str, value: Any, failure: Failure) -> tuple[str, str]:
     if failure.is_too_deep:
         return label, advice_for(value, failure, Place.ALONE)
-    by_value = make_session().by_value
-    path, culprit, place = _find_culprit(make_session, label, value, by_value)
-    if not by_value and _has_name(culprit):
+    path, culprit, place = _Search(make_session).culprit(label, value)
+    if not make_session().by_value and _has_name(culprit):
         return path, f"{why_not_by_name(culprit)}, {BY_NAME_ONLY}"
     return path, advice_for(culprit, _failure(make_session().encode, culprit) or failure, place)
 
@@ -92,20 +96,59 @@ def _bare(path: str) -> str:
     return path[1:-1] if path.startswith("`") and path.find("`", 1) == len(path) - 1 else path
 
 
-def _find_culprit(make_session: Callable[[], Any], label: str, value: Any, by_value: bool) -> tuple[str, Any, Place]:
-    path, place, visited = label, Place.ALONE, {id(value)}
-    for _ in range(MAX_DEPTH):
-        if kind_of(value) is not None or (not by_value and _has_name(value)):
-            break
-        parts = [part for part in _parts(path, value) if id(part[1]) not in visited and _fails(make_session, part[1])]
-        if not parts:
-            break
-        # What fails by itself comes before what fails through the class or global that led here.
-        found = next((part for part in parts if _failure(make_session().encode_alone, part[1]) is not None), parts[0])
-        place = _place_in(value, found[0], place)
-        path, value = found
-        visited.add(id(value))
-    return path, value, place
+class _Search:
+    """Look for what keeps a value from being pickled, from the outside in, each object at most once.
+
+    Attributes lead back: a method needs the class in which it was found. Behind such a circle there is nothing new to find, so
+    the search goes on beside it. Where circles are all that there is, what closed the first one is blamed.
+    """
+
+    def __init__(self, make_session: Callable[[], Any]) -> None:
+        self._make_session = make_session
+        self._by_value = make_session().by_value
+        self._visited: set[int] = set()
+        self._circle: Culprit | None = None
+
+    def culprit(self, label: str, value: Any) -> Culprit:
+        """Return where it is, which object it is, and in what place; if nothing inside is to blame, what was given."""
+        whole = (label, value, Place.ALONE)
+        return self._inside(whole, 0) or self._circle or whole
+
+    def _inside(self, suspect: Culprit, depth: int) -> Culprit | None:
+        """Return the culprit; None: there are only circles."""
+        path, value, place = suspect
+        self._visited.add(id(value))
+        if depth == MAX_DEPTH or kind_of(value) is not None or (not self._by_value and _has_name(value)):
+            return suspect
+        failing = [part for part in self._parts(path, value) if _fails(self._make_session, part[1])]
+        if not failing:
+            return suspect
+        for where, part in self._most_suspicious_first(failing):
+            if id(part) not in self._visited and len(self._visited) < MAX_VISITED:
+                found = self._inside((where, part, _place_in(value, where, place)), depth + 1)
+                if found is not None:
+                    return found
+        self._circle = self._circle or suspect
+        return None
+
+    def _parts(self, path: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if self._by_value:
+            yield from _classes_of(value)
+        yield from _parts(path, value)
+
+    def _most_suspicious_first(self, parts: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        """What fails by itself comes before what fails through the class or global that led here."""
+        return sorted(parts, key=lambda part: _failure(self._make_session().encode_alone, part[1]) is None)
+
+
+def _classes_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Name the classes that a value is pickled with, which may hold what cannot travel: its own, and the bases of a class."""
+    from forkpool._shared.by_value_classes import is_made_in_c
+
+    bases = value.__bases__ if issubclass(type(value), type) else ()
+    for cls in (*bases, type(value)):
+        if not by_reference(cls) and not is_made_in_c(cls):
+            yield f"`{cls.__qualname__}`", cls
 
 
 def _place_in(owner: Any, path: str, place: Place) -> Place:
@@ -151,7 +194,11 @@ def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"keyword argument {key!r} of the partial", part) for key, part in value.keywords.items())
     elif issubclass(kind, type):
         for name, part in list(vars(value).items())[:MAX_PARTS]:
-            yield f"`{value.__qualname__}.{name}`", attribute_of(part, "__func__") or part
+            if name not in _NOT_SENT:
+                yield f"`{value.__qualname__}.{name}`", attribute_of(part, "__func__") or part
+    elif issubclass(kind, (property, functools.cached_property)):
+        names = ("fget", "fset", "fdel", "func")
+        yield from ((path, part) for name in names if (part := attribute_of(value, name)) is not None)
     else:
         yield from _elements(path, value)
         base = path if path.startswith("`") else f"`{kind.__qualname__}`"
