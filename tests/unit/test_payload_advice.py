@@ -13,11 +13,13 @@ import queue
 import re
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forkpool._shared.payload import CallEncoder, PayloadError
+from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker
 
 FORK, SPAWN = multiprocessing.get_context("fork"), multiprocessing.get_context("spawn")
@@ -91,6 +93,47 @@ def check_in_worker(value: Any) -> None:
         assert worker.call(kind_of, value) == type(value).__name__
     if hasattr(value, "close"):
         value.close()
+
+
+MADE_WITH_C = """
+import contextvars, ctypes
+class Point(ctypes.Structure): _fields_ = (("x", ctypes.c_int),)
+library, variable = ctypes.CDLL(None), contextvars.ContextVar("variable", default=2)
+three = ctypes.c_int * 3
+def length(): return library.strlen(b"abc")
+def value(): return variable.get()
+def last(): return three(1, 2, 3)[2]
+def x_of(point): return point.x
+def make_all():
+    global library, variable, three
+    library, variable, three = ctypes.CDLL(None), contextvars.ContextVar("variable", default=2), ctypes.c_int * 3
+"""
+
+
+def test_what_c_made_is_made_by_an_initializer(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(MADE_WITH_C)
+    for uses in (notebook.length, notebook.value, notebook.last):
+        with pytest.raises(PayloadError, match=r"(make|load) it in the initializer"):
+            worker.call(uses)
+    notebook.cell("del library, variable, three")
+    worker.call(notebook.make_all)
+    assert [worker.call(uses) for uses in (notebook.length, notebook.value, notebook.last)] == [3, 2, 3]
+
+
+def test_what_c_made_is_used_as_an_attribute_of_a_module(
+    notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "made_with_c.py").write_text(MADE_WITH_C)
+    notebook.cell("""
+        import made_with_c
+        from made_with_c import Point
+        def use(): return made_with_c.library.strlen(b"abc"), made_with_c.variable.get(), made_with_c.three(1, 2, 3)[2]
+        def x_of(point): return Point(point.x + 1)
+    """)
+    with Worker() as worker:
+        assert worker.call(notebook.use) == (3, 2, 3)
+        assert worker.call(notebook.x_of, notebook.Point(3)).x == 4
 
 
 async def three() -> int:

@@ -322,6 +322,66 @@ def test_where_everything_leads_back_the_first_circle_is_blamed() -> None:
     )
 
 
+ELSEWHERE = f"{INSTEAD}, or use it as an attribute of a module that workers can import"
+IN_C = """
+import asyncio, contextvars, ctypes, weakref
+class Point(ctypes.Structure): _fields_ = [("x", ctypes.c_int)]
+class Either(ctypes.Union): _fields_ = [("x", ctypes.c_int), ("f", ctypes.c_float)]
+class Segment(ctypes.Structure): _fields_ = [("of", Point), ("more", ctypes.c_int * 3)]
+class Cached(weakref.WeakValueDictionary): pass
+library, variable, cached = ctypes.CDLL(None), contextvars.ContextVar("variable"), Cached()
+function, three, pointer = library.strlen, ctypes.c_int * 3, ctypes.POINTER(ctypes.c_int)
+def give(value): return value
+"""
+
+
+def test_what_the_program_made_with_c_is_to_be_made_elsewhere(notebook: Notebook) -> None:
+    notebook.cell(IN_C)
+    module, loop = notebook.module.__name__, asyncio.new_event_loop()
+    notebook.module.__dict__["loop"] = loop
+    told = {}
+    for name in ("library", "function", "three", "pointer", "variable", "cached", "loop"):
+        notebook.cell(f"def uses(): return {name}")
+        intro, _, told[name] = str(refuse(notebook.uses)).partition(f"global {name!r} used by `uses` ")
+        assert intro == "cannot send `uses` to a worker: "
+    loop.close()
+    no_module = "a type that ctypes made and that no module holds under that name"
+    weak = "TypeError: cannot pickle 'weakref.ReferenceType' object"
+    assert told == {
+        "library": "is a library of C functions (ctypes.CDLL), which belongs to its process; "
+        + ELSEWHERE.replace("make", "load", 1),
+        "function": "is a C function (ctypes.CDLL.__init__.<locals>._FuncPtr), which belongs to its process; "
+        + ELSEWHERE.replace("make it", "look it up", 1),
+        "three": f"is {notebook.three.__module__}.c_int_Array_3, {no_module}; {ELSEWHERE}",
+        "pointer": f"is {notebook.pointer.__module__}.LP_c_int, {no_module}; {ELSEWHERE}",
+        "variable": "(a _contextvars.ContextVar) cannot be pickled: "
+        f"TypeError: cannot pickle '_contextvars.ContextVar' object; {ELSEWHERE}",
+        "cached": f"(a {module}.Cached) cannot be pickled: {weak}; {ELSEWHERE}",
+        "loop": f"is an event loop of asyncio ({type(loop).__module__}.{type(loop).__qualname__}), which belongs to its "
+        "process; run what needs it inside the task, with asyncio.run(...)",
+    }
+
+
+def test_structures_of_the_program_belong_into_a_module(notebook: Notebook) -> None:
+    notebook.cell(IN_C)
+    give = notebook.give
+    for name in ("Point", "Either", "Segment"):
+        cls = getattr(notebook, name)
+        is_one = f"is {cls.__module__}.{name}, a class of ctypes, whose fields only its `class` statement can make"
+        way_out = "put the class into a module that workers can import"
+        assert str(refuse(cls)) == f"cannot send `{name}` to a worker: it {is_one}; {way_out}"
+        assert str(refuse(give, cls())) == f"cannot send argument 1 of `give` to a worker: `{name}` {is_one}; {way_out}"
+        with pytest.raises(PayloadError) as info:
+            ResultEncoder().encode_value([cls()])
+        assert str(info.value) == (f"the task is done, but its result cannot be sent back: `{name}` {is_one}; {way_out}")
+
+
+def test_what_a_weak_dictionary_holds_is_named(notebook: Notebook) -> None:
+    notebook.cell("import weakref\nclass Key: pass\nkey, weak = Key(), weakref.WeakKeyDictionary()\ndef uses(): return weak")
+    notebook.weak[notebook.key] = threading.Lock()
+    assert refuse(notebook.uses).part.startswith("global 'weak' used by `uses`[<notebook_for_tests.Key ")
+
+
 def test_a_chunk_of_a_map_is_told_by_function_and_item(notebook: Notebook) -> None:
     lock = threading.Lock()
     error = refuse(functools.partial(run_chunk, work), ((1, 2), (1, [lock])))

@@ -241,3 +241,62 @@ def test_globals_of_exec_without_a_module_have_one_namespace_too(worker: Worker)
     namespace: dict[str, object] = {"__name__": "nowhere"}
     exec("n = 3\ndef bump():\n    global n\n    n += 1\n    return n\n", namespace)
     assert [worker.call(namespace["bump"]) for _ in range(2)] == [4, 5]
+
+
+MADE_AT_THE_TOP = """
+import random, struct, weakref
+class Thing:
+    def __init__(self, name): self.name = name
+header, dice, kept = struct.Struct("<I"), random.SystemRandom(), Thing("kept")
+by_name = weakref.WeakValueDictionary(kept=kept, lost=Thing("lost"))
+sizes = weakref.WeakKeyDictionary({kept: 3})
+def packs(): return header.pack(1), header.format
+def draws(): return dice.random()
+def finds(): return by_name["kept"] is kept, by_name.get("lost"), sizes[kept]
+def fills():
+    new = Thing("new")
+    by_name["new"] = new
+    return sorted(by_name), header.size
+def give(value): return value
+"""
+
+
+def test_what_the_standard_pickle_refuses_and_is_easily_made_again(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(MADE_AT_THE_TOP)
+    assert worker.call(notebook.packs) == (b"\1\0\0\0", "<I")
+    assert 0 <= worker.call(notebook.draws) < 1
+    sent = worker.call(notebook.give, [notebook.header, notebook.dice])
+    assert [type(each) for each in sent] == [type(notebook.header), type(notebook.dice)]
+
+
+def test_a_weak_dictionary_arrives_with_what_is_held_there(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(MADE_AT_THE_TOP)
+    held = notebook.by_name["lost"] = notebook.Thing("lost")
+    assert worker.call(notebook.finds) == (True, None, 3)
+    assert worker.call(notebook.fills) == (["kept", "new"], 4)
+    weak, same = worker.call(notebook.give, [notebook.by_name, held])
+    assert dict(weak) == {"lost": same}
+
+
+def test_a_global_that_fails_to_be_made_in_the_worker_is_named(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class Template:
+            def __new__(cls, source): return object.__new__(cls)
+            def __reduce__(self): return Template, ()
+        class Holder:
+            def __init__(self, held): self.held = held
+        template = Template("x")
+        holder = Holder(template)
+        def direct(): return template
+        def through(): return holder
+    """)
+    for uses in (notebook.direct, notebook.through):
+        with pytest.raises(TypeError, match="missing 1 required positional argument: 'source'") as info:
+            worker.call(uses)
+        assert info.value.__notes__ == [
+            "This was raised while the worker made the global 'template' of notebook_for_tests from what the host had sent; "
+            "if it cannot be sent, make it in the initializer, or inside the function, instead, or use it as an attribute of "
+            "a module that workers can import"
+        ]
+    notebook.cell("template = holder = 3")
+    assert worker.call(notebook.through) == 3

@@ -60,10 +60,17 @@ def advice_for(value: Any, failure: Failure, place: Place) -> str:
     if kind == "socket" and failure.is_os_error:
         kind = None  # there is no descriptor for a duplicate
     if kind is None:
-        return f"(a {type_name}) cannot be pickled: {failure.text}"
-    name = f"{value.__module__}.{value.__qualname__}" if kind == "class-of-c" else ""
+        general = "" if failure.is_too_deep or failure.is_os_error or place is not Place.GLOBAL else f"; {_ELSEWHERE}"
+        return f"(a {type_name}) cannot be pickled: {failure.text}{general}"
+    name = f"{value.__module__}.{value.__qualname__}" if issubclass(type(value), type) else ""
     what = _WHAT[kind].format(type=type_name, name=name, repr=shorten(attribute_of(value, "name") or type_name))
     return f"{what}; {_way_out(kind, value, place)}"
+
+
+def note_of_global(space: str, name: str) -> str:
+    """What an error is told that a worker gets while it makes a global of a module that goes by value."""
+    module = space.partition(":")[2]
+    return f"{NOTE_INTRO}{name!r} of {module} from what the host had sent; if it cannot be sent, {_ELSEWHERE}"
 
 
 def shorten(value: Any) -> str:
@@ -88,6 +95,8 @@ def kind_of(value: Any) -> str | None:
     cls = type(value)
     if issubclass(cls, type) and _has_no_name_and_no_body(value):
         return "class-of-c"
+    if issubclass(cls, type) and (kind := _kind_of_ctypes_class(value)) is not None:
+        return kind
     for kind, kinds in _PLAIN_KINDS.items():
         if issubclass(cls, kinds):
             return kind
@@ -128,6 +137,15 @@ def _has_no_name_and_no_body(cls: type) -> bool:
     return is_made_in_c(cls) and not by_reference(cls)
 
 
+def _kind_of_ctypes_class(cls: type) -> str | None:
+    from forkpool._shared.importable import by_reference
+
+    for kind, names in _CTYPES.items():
+        if any(issubclass(cls, loaded_class("_ctypes", name)) for name in names) and not by_reference(cls):
+            return kind
+    return None
+
+
 def _kind_of_socket(value: Any) -> str:
     if isinstance(value, loaded_class("ssl", "SSLSocket")):
         return "ssl-socket"
@@ -152,13 +170,22 @@ _LOADED_KINDS = {
     "future": ("concurrent.futures._base", "Future"),
     "thread-local": ("_thread", "_local"),
     "thread": ("threading", "Thread"),
+    "event-loop": ("asyncio.events", "AbstractEventLoop"),
+    "c-library": ("ctypes", "CDLL"),
+    "c-function": ("_ctypes", "CFuncPtr"),
 }
+# Classes with a body, whose fields are made in C, and those that ctypes makes without one, whose name is nowhere.
+_CTYPES = {"c-structure": ("Structure", "Union"), "c-type": ("Array", "_Pointer", "CFuncPtr", "_SimpleCData")}
 _LOCKS = {"lock": "Lock", "RLock": "RLock", "_RLock": "RLock"} | {
     name: name for name in ("Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier")
 }
 _QUEUES = ("Queue", "LifoQueue", "PriorityQueue", "SimpleQueue")
 _WHAT = {
     "class-of-c": "is {name}, a class that C code made and that no module holds under that name",
+    "c-structure": "is {name}, a class of ctypes, whose fields only its `class` statement can make",
+    "c-type": "is {name}, a type that ctypes made and that no module holds under that name",
+    "c-library": "is a library of C functions ({type}), which belongs to its process",
+    "c-function": "is a C function ({type}), which belongs to its process",
     "generator": "is a generator, which cannot leave its process",
     "async-generator": "is an async generator, which cannot leave its event loop",
     "coroutine": "is a coroutine, which cannot leave its event loop",
@@ -171,6 +198,7 @@ _WHAT = {
     "ssl-socket": "is an SSL socket, whose keys and buffers are in the memory of its process",
     "transport": "is a stream or transport of asyncio ({type}), which belongs to its event loop",
     "lock": "is a lock ({type}), which only works inside one process",
+    "event-loop": "is an event loop of asyncio ({type}), which belongs to its process",
     "queue": "is a queue ({type}), which only works inside one process",
     "thread": "is a thread ({type}), which belongs to its process",
     "thread-local": "is a threading.local, whose contents belong to a thread",
@@ -204,9 +232,22 @@ def _maker_of(value: Any) -> str:
 
 _INSIDE = "create it inside the task, or in an initializer that stores it in a global"
 _INSTEAD = "make it in the initializer, or inside the function, instead"
+_ELSEWHERE = f"{_INSTEAD}, or use it as an attribute of a module that workers can import"
+NOTE_INTRO = "This was raised while the worker made the global "
 _SPAWN = 'multiprocessing.get_context("spawn")'
 _WAYS: dict[str, dict[Place, str]] = {
     "class-of-c": {Place.ALONE: "look it up inside the task"},
+    "c-structure": {Place.ALONE: "put the class into a module that workers can import"},
+    "c-type": {Place.ALONE: _ELSEWHERE},
+    "c-library": {
+        Place.ALONE: "load it inside the task, or in an initializer that stores it in a global",
+        Place.GLOBAL: _ELSEWHERE.replace("make", "load", 1),
+    },
+    "c-function": {
+        Place.ALONE: "look it up inside the task, or in an initializer that stores it in a global",
+        Place.GLOBAL: _ELSEWHERE.replace("make it", "look it up", 1),
+    },
+    "event-loop": {Place.ALONE: "run what needs it inside the task, with asyncio.run(...)"},
     "generator": {Place.ALONE: "pass or return list(...) instead"},
     "async-generator": {
         Place.ALONE: "collect it inside the task: submit a function that returns asyncio.run(...) of an async one that returns "

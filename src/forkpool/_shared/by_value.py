@@ -18,9 +18,11 @@ import io
 import operator
 import pickle
 import socket
+import struct
 import sys
 import types
 import typing
+import weakref
 from collections import ChainMap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from forkpool._shared import mp_support, rebuild, tracking
+from forkpool._shared.advice import loaded_class
 from forkpool._shared.by_value_classes import Call, filled_cells, is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
 from forkpool._shared.homes import imported_from, name_in_class
@@ -290,6 +293,16 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         """The types of `sys.version_info` and its like have no name."""
         return next(((getattr, (sys, name)) for name in _OF_SYS if getattr(sys, name) is obj), NotImplemented)
 
+    def reduce_struct(self, obj: struct.Struct) -> Reduced:
+        return struct.Struct, (obj.format,)
+
+    def reduce_weak_dict(self, obj: Any) -> Reduced:
+        """As a WeakSet does by itself: with its entries, of which those stay that something else holds there."""
+        return type(obj), (), None, None, iter(list(obj.items()))
+
+    def reduce_stateless(self, obj: Any) -> Reduced:
+        return type(obj), ()
+
     def reduce_socket(self, obj: Any) -> Reduced:
         return mp_support.reduce_socket(obj)
 
@@ -394,6 +407,8 @@ def _handler_for(kind: Any) -> Callable[[ByValuePickler, Any], Reduced]:
     handler = _HANDLERS.get(kind)
     if handler is not None:
         return handler
+    if any(kind is cls for cls in loaded_class("random", "SystemRandom")):
+        return ByValuePickler.reduce_stateless
     if issubclass(kind, type):
         return ByValuePickler.reduce_class
     if issubclass(kind, types.ModuleType):
@@ -422,6 +437,9 @@ _HANDLERS: dict[Any, Callable[[ByValuePickler, Any], Reduced]] = {
     **{type(getattr(sys, name)): ByValuePickler.reduce_of_sys for name in _OF_SYS},
     io.TextIOWrapper: ByValuePickler.reduce_file,
     socket.socket: ByValuePickler.reduce_socket,
+    struct.Struct: ByValuePickler.reduce_struct,
+    weakref.WeakKeyDictionary: ByValuePickler.reduce_weak_dict,
+    weakref.WeakValueDictionary: ByValuePickler.reduce_weak_dict,
     **{
         getattr(typing, name): ByValuePickler.reduce_named
         for name in ("NewType", "TypeVar", "ParamSpec", "TypeVarTuple", "TypeAliasType")

@@ -14,6 +14,7 @@ import functools
 import itertools
 import sys
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +31,7 @@ MAX_VISITED = 500  # arbitrary, as the two above: what a failure may cost in vai
 
 _NOT_SENT = ("__dict__", "__weakref__", "_abc_impl")  # of a class: each process makes its own
 
+_WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 Culprit = tuple[str, Any, Place]
 
 
@@ -199,6 +201,8 @@ def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif issubclass(kind, (property, functools.cached_property)):
         names = ("fget", "fset", "fdel", "func")
         yield from ((path, part) for name in names if (part := attribute_of(value, name)) is not None)
+    elif issubclass(kind, _WEAK):
+        yield from _elements(path, dict(value.items()))
     else:
         yield from _elements(path, value)
         base = path if path.startswith("`") else f"`{kind.__qualname__}`"

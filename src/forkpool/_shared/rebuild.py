@@ -105,13 +105,13 @@ class Applier:
             del tracking.received[key]
             return
         if "." in name:  # of a class, which gets it when its attributes are set
-            tracking.received[key] = (digest, _attribute_there(namespace, name, _loads(data)))
+            tracking.received[key] = (digest, _attribute_there(namespace, name, _load_global(key, data)))
             return
         as_preloaded = tracking.is_as_preloaded(space, name)
         if as_preloaded and known is None and _own_digest(key, namespace[name]) == digest:
             tracking.received[key] = (digest, namespace[name])
             return
-        value = _interned(_loads(data))
+        value = _interned(_load_global(key, data))
         # A name that the worker's own code made before the host ever sent it (`globals()["G"] = 1` in an initializer) stays.
         if known is not None or as_preloaded or name not in namespace or name.startswith("__"):
             namespace[name] = value
@@ -273,6 +273,18 @@ class _Unpickler(pickle.Unpickler):
 
 def _loads(data: bytes) -> Any:
     return _Unpickler(io.BytesIO(data)).load()
+
+
+def _load_global(key: Key, data: bytes) -> Any:
+    """In a worker: unpickle a global. An error that its making raises says nothing of where it comes from: a note does."""
+    try:
+        return _loads(data)
+    except Exception as exc:
+        from forkpool._shared.advice import NOTE_INTRO, note_of_global
+
+        if not any(str(note).startswith(NOTE_INTRO) for note in getattr(exc, "__notes__", ())):  # one that this one needs
+            exc.add_note(note_of_global(key[1], key[2]))
+        raise
 
 
 def _applier() -> Applier:

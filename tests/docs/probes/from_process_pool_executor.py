@@ -1,6 +1,8 @@
 """Try the rows of docs/coming-from/process-pool-executor.md."""
 
 import asyncio
+import contextvars
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -116,12 +118,12 @@ def _():
         assert isinstance(ours.submit(invert, lock).exception(), SerializationError)
 
 
-@claim("a lock, open file or `threading.local()` at module level of the program")
+@claim("a lock, open file, `threading.local()`, `ContextVar` or library of `ctypes` at module level of the program")
 def _():
-    made_at_module_level = (use_lock, use_file, use_local)
+    made_at_module_level = (use_lock, use_file, use_local, use_variable, use_library)
     for method in ("fork", "forkserver"):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as theirs:
-            assert [theirs.submit(use).result() for use in made_at_module_level] == [True] * 3
+            assert [theirs.submit(use).result() for use in made_at_module_level] == [True] * 5
     with ForkPoolExecutor(1) as ours:
         for use in made_at_module_level:
             error = ours.submit(use).exception()
@@ -132,6 +134,7 @@ def _():
         assert ours.submit(make_inside).result()
 
 
+VARIABLE, LIBRARY = contextvars.ContextVar("variable", default=True), ctypes.CDLL(None)
 LOCK, FILE, LOCAL = threading.Lock(), open(__file__), threading.local()  # noqa: SIM115  (as programs do)
 
 
@@ -146,6 +149,14 @@ def use_file():
 
 def use_local():
     return not vars(LOCAL)
+
+
+def use_variable():
+    return VARIABLE.get()
+
+
+def use_library():
+    return LIBRARY.strlen(b"abc") == 3
 
 
 def make_in_worker():
