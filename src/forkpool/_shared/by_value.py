@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from forkpool._shared import mp_support, rebuild, tracking
+from forkpool._shared import mp_support, rebuild, tracking, type_aliases
 from forkpool._shared.advice import loaded_class
 from forkpool._shared.by_value_classes import Call, filled_cells, is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
@@ -100,6 +100,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.refs: set[Key] = set()  # the entries that this pickle points to
         self._kinds: dict[Any, Any] = {}
         self._renamed: dict[int, tuple[Any, Any]] = {}  # what functions hold, and the same with names of globals inside
+        self._parameters: dict[int, tuple[Any, int]] = {}  # of aliases, which are made anew with them
         self._cells: dict[int, Reduced] = {}  # the cells that somebody fills, and how they travel
 
     def reducer_override(self, obj: Any) -> Reduced:
@@ -248,7 +249,26 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         name = getattr(obj, "__name__", None)
         if resolves(obj, getattr(obj, "__module__", None), name):
             return name
-        return self.as_global(obj) or (rebuild.make_named, _named_args(obj))
+        return self.as_global(obj) or self._parameter(obj) or (rebuild.make_named, _named_args(obj))
+
+    def _parameter(self, obj: Any) -> Reduced:
+        """Return a reference to a type parameter of an alias that is being pickled, or None."""
+        owner = self._parameters.get(id(obj))
+        return None if owner is None else (type_aliases.parameter_of, owner)
+
+    def reduce_alias(self, alias: Any) -> Reduced:
+        """Reduce what a `type` statement made. One that was made by a call, of type variables of others, holds no circle."""
+        parameters = alias.__type_params__
+        if resolves(alias, alias.__module__, alias.__name__) or any(map(_is_variable_of_a_module, parameters)):
+            return self.reduce_named(alias)
+        if reference := self.as_global(alias):
+            return reference
+        if (recipe := type_aliases.recipe_of(alias)) is None:
+            return rebuild.make_named, _named_args(alias)
+        self._parameters.update((id(parameter), (alias, position)) for position, parameter in enumerate(parameters))
+        empty: list[Any] = []
+        args = (alias.__name__, alias.__module__, recipe.statement, empty)
+        return type_aliases.make_alias, args, (empty, recipe.parts), None, None, type_aliases.fill_alias
 
     def reduce_by_name(self, obj: Any) -> Reduced:
         """Reduce an object whose own `__reduce__` may give just a name: that of a global in the *object's* module.
@@ -369,6 +389,8 @@ def attributes_of(function: types.FunctionType) -> dict[str, Any]:
     attributes = {name: getattr(function, name) for name in _FUNCTION_ATTRIBUTES}
     if function.__annotations__:
         attributes["__annotations__"] = function.__annotations__
+    if parameters := getattr(function, "__type_params__", ()):
+        attributes["__type_params__"] = parameters
     return attributes
 
 
@@ -393,10 +415,21 @@ def _named_args(obj: Any) -> tuple[Any, ...]:
         return kind, (name, obj.__supertype__), module, kwargs
     if kind is typing.TypeVar:
         kwargs = {"bound": obj.__bound__, "covariant": obj.__covariant__, "contravariant": obj.__contravariant__}
-        return kind, (name, *obj.__constraints__), module, kwargs
+        if getattr(obj, "__infer_variance__", False):
+            kwargs["infer_variance"] = True
+        return kind, (name, *obj.__constraints__), module, kwargs | _default_of(obj)
     if kind.__name__ == "TypeAliasType":
         return kind, (name, obj.__value__), module, {"type_params": obj.__type_params__}
-    return kind, (name,), module, kwargs
+    return kind, (name,), module, _default_of(obj)
+
+
+def _is_variable_of_a_module(parameter: Any) -> bool:
+    module, name = getattr(parameter, "__module__", None), parameter.__name__
+    return resolves(parameter, module, name) or global_name(parameter) is not None
+
+
+def _default_of(parameter: Any) -> dict[str, Any]:
+    return {"default": parameter.__default__} if type_aliases.has_default(parameter) else {}
 
 
 def _not_implemented(pickler: ByValuePickler, obj: Any) -> Reduced:
@@ -442,10 +475,12 @@ _HANDLERS: dict[Any, Callable[[ByValuePickler, Any], Reduced]] = {
     weakref.WeakValueDictionary: ByValuePickler.reduce_weak_dict,
     **{
         getattr(typing, name): ByValuePickler.reduce_named
-        for name in ("NewType", "TypeVar", "ParamSpec", "TypeVarTuple", "TypeAliasType")
+        for name in ("NewType", "TypeVar", "ParamSpec", "TypeVarTuple")
         if hasattr(typing, name)
     },
 }
+if (_alias := getattr(typing, "TypeAliasType", None)) is not None:
+    _HANDLERS[_alias] = ByValuePickler.reduce_alias
 if (_factory_marker := getattr(dataclasses, "_HAS_DEFAULT_FACTORY", None)) is not None:
     _HANDLERS[type(_factory_marker)] = ByValuePickler.reduce_sentinel
 _dispatch = cloudpickle.Pickler.dispatch_table

@@ -398,6 +398,8 @@ def _is_simple(function: types.FunctionType) -> bool:
     """Tell whether a function consists of immutable parts only, which its attributes' values show."""
     if function.__annotations__ or function.__closure__ or function.__dict__:
         return False
+    if getattr(function, "__type_params__", None):
+        return False
     return all(type(value) in SCALARS for value in defaults_of(function))
 
 
