@@ -6,6 +6,7 @@ docs/reference/failure-semantics.md is about it; what this row promises is check
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import pickle
@@ -411,6 +412,46 @@ class CannotBeMade(Exception):
 
 def raise_one_that_cannot_be_made() -> None:
     raise CannotBeMade(key=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+class RefusesFrozen:
+    def __reduce__(self) -> Any:
+        raise Frozen(4)
+
+
+def raise_frozen() -> None:
+    raise Frozen(3)
+
+
+class WithSlots(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def raise_with_slots() -> None:
+    raise WithSlots(7, "seven")
+
+
+def test_frozen_exceptions_and_those_with_slots() -> None:
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(tasks.pid).result()
+        with pytest.raises(Frozen) as info:
+            ex.submit(raise_frozen).result()
+        assert info.value == Frozen(3)
+        assert "in raise_frozen" in str(info.value.__cause__)
+        slots = ex.submit(raise_with_slots).exception()
+        assert (type(slots), str(slots), getattr(slots, "code", None)) == (WithSlots, "seven", 7)
+        refused = ex.submit(tasks.identity, RefusesFrozen()).exception()
+        assert (type(refused), refused.__cause__) == (SerializationError, Frozen(4)), repr(refused)
+        assert ex.submit(tasks.pid).result() == pid
 
 
 def test_exceptions_that_do_not_pickle_well() -> None:

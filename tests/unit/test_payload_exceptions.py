@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import pickle
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from forkpool import errors
 from forkpool._host.answers import decode_exception
+from forkpool._shared.notes import add_note
 from forkpool._shared.payload import ResultEncoder
 from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker
@@ -176,6 +179,75 @@ def test_an_attribute_that_cannot_be_unpickled_costs_itself_alone() -> None:
     assert (type(found), found.args) == (ValueError, ("x", said, 3))
     assert (type(found.inner), found.inner.code, str(found.inner)) == (TwoArguments, 1, "1: one")
     assert (found.thing, found.fine) == (said, {1: [2]})
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FrozenSlots(Exception):
+    code: int
+    why: str
+
+
+@pytest.mark.parametrize("kind", [Frozen, FrozenSlots])
+def test_a_frozen_dataclass_is_rebuilt_past_what_forbids_it(kind: Any) -> None:
+    error = kind(code=7, why="why")
+    for found in (sent(error), sent(KeyError(error, Unloadable())).args[0]):
+        assert (type(found), found) == (kind, error)
+    assert isinstance(sent(error).__cause__, errors.RemoteTraceback)
+    try:
+        raise sent(error)
+    except kind as caught:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            caught.code = 8
+
+
+class Slots(Exception):
+    __slots__ = ("__hidden", "inner", "never", "thing")
+
+    def __init__(self, hidden: int, inner: BaseException) -> None:
+        super().__init__("message")
+        self.__hidden, self.inner, self.thing = hidden, inner, threading.Lock()
+
+    @property
+    def hidden(self) -> int:
+        return self.__hidden
+
+
+class MoreSlots(Slots):
+    __slots__ = "more"
+
+    def __init__(self, more: int) -> None:
+        super().__init__(more - 1, TwoArguments(1, "one"))
+        self.more, self.attribute = more, "attribute"
+
+
+def test_slots_are_filled() -> None:
+    found = sent(Slots(7, TwoArguments(1, "one")))
+    assert (type(found), found.args, found.hidden) == (Slots, ("message",), 7)
+    assert (type(found.inner), found.inner.code) == (TwoArguments, 1)
+    assert not hasattr(found, "thing")
+    assert not hasattr(found, "never")
+
+
+def test_so_are_those_of_base_classes() -> None:
+    found = sent(MoreSlots(3))
+    assert (type(found), found.more, found.hidden, found.attribute) == (MoreSlots, 3, 2, "attribute")
+
+
+@pytest.mark.parametrize("kind", [Frozen, ValueError])
+def test_a_note_past_what_forbids_it(kind: Any) -> None:
+    error = kind(1, "one")
+    add_note(error, "first")
+    add_note(error, "second")
+    assert sent(error).__notes__ == error.__notes__ == ["first", "second"]
+    vars(error)["__notes__"] = None
+    add_note(error, "third")
+    assert error.__notes__ is None
 
 
 def test_an_exception_among_the_arguments_is_rebuilt_too() -> None:

@@ -80,7 +80,9 @@ def _import_what_is_lazy() -> None:
 def _for_the_user(name: str, error: BaseException) -> Exception:
     what = "ran the program as __mp_main__" if name == "__main__" else "imported it"
     if isinstance(error, Exception):
-        error.add_note(f"Raised in forkpool's fork server, which {what} for preload={name!r}.")
+        from forkpool._shared.notes import add_note
+
+        add_note(error, f"Raised in forkpool's fork server, which {what} for preload={name!r}.")
         return error
     # sys.exit() in a module must not end the host.
     wrapped = ImportError(f"preload {name!r} raised {error!r}", name=name)

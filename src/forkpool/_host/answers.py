@@ -37,7 +37,7 @@ def decode_exception(data: Buffer, load: Callable[[Buffer], Any] = load_value) -
 
     answer = pickle.loads(data)  # plain data, written by `remote_exceptions.describe`
     exc = _Reader(answer["forms"], answer["traceback"], load).outermost()
-    exc.__cause__ = errors.RemoteTraceback(answer["traceback"])
+    _set(exc, "__cause__", errors.RemoteTraceback(answer["traceback"]))
     return exc
 
 
@@ -50,7 +50,7 @@ class _Reader:
         self._load = load
         self._made: dict[int, BaseException] = {}
         self._begun: set[int] = set()
-        self._bare: list[tuple[BaseException, dict[str, Part]]] = []  # made, and still without their attributes
+        self._bare: list[tuple[BaseException, Parts]] = []  # made, and still without their attributes
 
     def outermost(self) -> BaseException:
         """Return the first exception."""
@@ -59,9 +59,11 @@ class _Reader:
             self._try(self._fill, self._bare.pop(), None)
         return exc
 
-    def _fill(self, bare: tuple[BaseException, dict[str, Part]]) -> None:
-        exc, attributes = bare
+    def _fill(self, bare: tuple[BaseException, Parts]) -> None:
+        exc, (_, _, attributes, slots) = bare
         exc.__dict__.update({name: self._part(part) for name, part in attributes.items()})
+        for name, part in slots.items():
+            _set(exc, name, self._part(part))
 
     def _exception(self, number: int) -> BaseException:
         if number in self._begun:
@@ -90,8 +92,8 @@ class _Reader:
         exc: BaseException = cls.__new__(cls, *args)
         if not isinstance(exc, BaseException):
             raise TypeError
-        exc.args = args
-        self._bare.append((exc, parts[2]))
+        _set(exc, "args", args)
+        self._bare.append((exc, parts))
         return exc
 
     def _part(self, part: Part) -> Any:
@@ -112,6 +114,11 @@ class _Reader:
             if is_of_the_moment(error) and not (isinstance(error, RecursionError) and _has_room()):
                 raise
             return otherwise
+
+
+def _set(exc: BaseException, name: str, value: Any) -> None:
+    """Also where the class is a frozen dataclass, or forbids it otherwise."""
+    object.__setattr__(exc, name, value)
 
 
 def _has_room() -> bool:

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._shared.notes import add_note
 from .._shared.payload import CallEncoder, PayloadError
 from ..future import ForkFuture
 from .ledger import observers
@@ -165,12 +166,12 @@ def _without_frames(error: BaseException | None) -> BaseException | None:
     if error is not None and error.__traceback__ is not None:
         import traceback
 
-        error.add_note("".join(traceback.format_tb(error.__traceback__)).rstrip())
+        add_note(error, "".join(traceback.format_tb(error.__traceback__)).rstrip())
     chain = [error]
     while chain:
         one = chain.pop()
         if one is not None and one.__traceback__ is not None:
-            one.__traceback__ = None
+            BaseException.with_traceback(one, None)  # past any `__setattr__`
             chain += one.__cause__, one.__context__
     return error
 

@@ -281,9 +281,10 @@ def _load_global(key: Key, data: bytes) -> Any:
         return _loads(data)
     except Exception as exc:
         from forkpool._shared.advice import NOTE_INTRO, note_of_global
+        from forkpool._shared.notes import add_note
 
         if not any(str(note).startswith(NOTE_INTRO) for note in getattr(exc, "__notes__", ())):  # one that this one needs
-            exc.add_note(note_of_global(key[1], key[2]))
+            add_note(exc, note_of_global(key[1], key[2]))
         raise
 
 

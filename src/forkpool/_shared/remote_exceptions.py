@@ -4,17 +4,18 @@ Runs in: worker, and host for an inline pool. The host's half is `_host.answers`
 Must never raise: an exception that cannot be pickled, printed or formatted is still an answer.
 Hard part: what can be pickled may still fail to unpickle, and only the host will know. So three forms travel side by side, and
 the host takes the first one that works: the pickled exception; the means to rebuild it without `__init__`; plain text. The
-means are class, `args` and attributes, each for itself, so that one that fails costs no other; exceptions among them (members
-of a group too) are described in turn, in the same three forms.
+means are class, `args`, attributes and slots, each for itself, so that one that fails costs no other; exceptions among them
+(members of a group too) are described in turn, in the same three forms.
 Tests: tests/unit/test_payload_exceptions.py
 """
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator
+from types import MemberDescriptorType, TracebackType
 from typing import Any
 
 from forkpool._shared.plain import is_plain
@@ -29,7 +30,7 @@ _MOST_BYTES = 1 << 20  # of what held exceptions are pickled to: one that holds 
 # How a part travels: (PLAIN, value), (PICKLED, bytes, name of its type), (LIST or TUPLE, parts), (EXCEPTION, number).
 PLAIN, PICKLED, LIST, TUPLE, EXCEPTION = range(5)
 Part = tuple[Any, ...]
-Parts = tuple[bytes, list[Part], dict[str, Part]]  # class, `args`, attributes
+Parts = tuple[bytes, list[Part], dict[str, Part], dict[str, Part]]  # class, `args`, attributes, slots
 Forms = tuple[bytes | None, Parts | None, str, str]  # the third one is text: name of its class, and message
 
 
@@ -89,8 +90,11 @@ class _Description:
 
     def _parts(self, exc: BaseException, encode: Callable[[Any], bytes]) -> Parts:
         args = [self._part(value, encode) or (PLAIN, _as_text(value)) for value in exc.args]
-        state = [(name, self._part(value, encode)) for name, value in list(vars(exc).items())]
-        return self._encode(type(exc)), args, {name: part for name, part in state if part is not None}
+        return self._encode(type(exc)), args, self._named(vars(exc).items(), encode), self._named(_slots_of(exc), encode)
+
+    def _named(self, values: Iterable[tuple[str, Any]], encode: Callable[[Any], bytes]) -> dict[str, Part]:
+        parts = [(name, self._part(value, encode)) for name, value in list(values)]
+        return {name: part for name, part in parts if part is not None}
 
     def _part(self, value: Any, encode: Callable[[Any], bytes]) -> Part | None:
         """None: it cannot be pickled."""
@@ -112,6 +116,15 @@ class _Description:
         if number == len(self._found):
             self._found.append(exc)
         return number
+
+
+def _slots_of(exc: BaseException) -> Iterator[tuple[str, Any]]:
+    """The names are mangled where they have to be. What C keeps of `OSError` and its like comes of the `args`."""
+    for cls in type(exc).__mro__:
+        for name, member in vars(cls).items() if "__slots__" in vars(cls) else ():
+            if type(member) is MemberDescriptorType:
+                with contextlib.suppress(AttributeError):  # it has no value
+                    yield name, member.__get__(exc)
 
 
 def _holds_exceptions(value: Any) -> bool:
