@@ -27,7 +27,7 @@ BIG = 1_000_000  # arbitrary: below a megabyte a copy costs less than a millisec
 REPEATS = 3
 MAX_DEPTH = 12
 MAX_PARTS = 200
-MAX_VISITED = 500  # arbitrary, as the two above: what a failure may cost in vain
+MAX_VISITED = 100  # arbitrary, as the two above: what a failure may cost in vain
 
 _NOT_SENT = ("__dict__", "__weakref__", "_abc_impl")  # of a class: each process makes its own
 
