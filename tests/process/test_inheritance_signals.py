@@ -3,8 +3,10 @@
 Runs in: pytest and workers. Signals go to programs in sessions of their own.
 """
 
+import faulthandler
 import os
 import signal
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -93,6 +95,76 @@ def test_an_alarm_that_goes_off_between_two_tasks_hurts_neither() -> None:
             error = ex.submit(ring_right_after).exception()
             assert error is None or isinstance(error, TooLate)
             assert ex.submit(os.getpid).result() == pid
+
+
+def leave_timer(which: int) -> None:
+    signal.setitimer(which, 3600)
+
+
+@pytest.mark.parametrize("which", [signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF])
+def test_a_timer_that_a_task_leaves_is_stopped(which: int) -> None:
+    """Also if that is all that it leaves: by default each kills whoever runs then."""
+    with ForkPoolExecutor(1) as ex:
+        ex.submit(leave_timer, which).result()
+        assert ex.submit(timers).result() == [0, 0, 0]
+
+
+class DumpFile:
+    """Where faulthandler is to write. It holds the object for as long as it waits, which is how one can tell."""
+
+    def fileno(self) -> int:
+        return 2
+
+
+dump_file: Callable[[], DumpFile | None] = lambda: None  # noqa: E731  # replaced in a worker
+
+
+def watch() -> None:
+    global dump_file
+    file = DumpFile()
+    faulthandler.dump_traceback_later(3600, exit=True, file=file)  # type: ignore[arg-type]
+    dump_file = weakref.ref(file)
+
+
+def is_watched() -> bool:
+    return dump_file() is not None
+
+
+def watch_and_look() -> bool:
+    watch()
+    return is_watched()
+
+
+def test_a_watchdog_of_a_task_does_not_end_the_next() -> None:
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(os.getpid).result()
+        assert ex.submit(watch_and_look).result()
+        assert not ex.submit(is_watched).result()
+        assert ex.submit(os.getpid).result() == pid
+
+
+def test_a_watchdog_of_the_initializer_stays() -> None:
+    with ForkPoolExecutor(1, initializer=watch) as ex:
+        assert ex.submit(is_watched).result()
+        assert ex.submit(is_watched).result()
+
+
+def test_beside_an_initializer_without_one_a_watchdog_of_a_task_is_undone_too() -> None:
+    with ForkPoolExecutor(1, initializer=handle_usr1) as ex:
+        assert ex.submit(watch_and_look).result()
+        assert not ex.submit(is_watched).result()
+
+
+def watch_and_fork() -> int:
+    watch()
+    return os.fork()
+
+
+def test_a_child_of_a_task_with_a_watchdog_ends_when_it_comes_back() -> None:
+    """The watchdog is a thread, which the child does not have, and cannot join."""
+    with ForkPoolExecutor(1) as ex:
+        child = ex.submit(watch_and_fork).result()
+        assert ex.submit(os.waitpid, child, 0).result() == (child, 0)
 
 
 def handle_usr1() -> None:

@@ -225,6 +225,14 @@ def register_mark(marks: Marks) -> None:
     atexit.register(marks.add, "task")
 
 
+def test_a_watchdog_that_it_sets_ends_nobody(write: Write) -> None:
+    """Its thread is the fork server's, which it would end; a worker has only its locks, and would wait for it for ever."""
+    write("watching", "import faulthandler; faulthandler.dump_traceback_later(3600, exit=True)")
+    with ForkPoolExecutor(1, preload=("watching",)) as ex:
+        assert ex.submit(len, "abc").result() == 3
+        assert ex.submit(len, "abcd").result() == 4
+
+
 def test_signal_handlers_that_it_sets_are_not_the_workers(write: Write) -> None:
     write(
         "handles",

@@ -54,6 +54,18 @@ assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
 """)
 
 
+@pytest.mark.parametrize("which", ["ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"])
+def test_a_timer_without_a_handler_does_not_strike_later(which: str) -> None:
+    """Nothing but the timer tells of it, and what it does by default is to kill."""
+    run(f"""
+guard = SignalGuard()
+signal.setitimer(signal.{which}, 3600, 1)
+assert guard.restore() is True
+assert signal.getitimer(signal.{which}) == (0, 0)
+assert guard.restore() is False
+""")
+
+
 def test_a_timer_of_the_process_that_forks_is_not_there_in_the_child() -> None:
     run("""
 signal.setitimer(signal.ITIMER_REAL, 3600)
@@ -66,15 +78,18 @@ assert os.wait()[1] == 0
 """)
 
 
-def test_a_timer_of_the_initializer_goes_on() -> None:
-    run("""
-signal.signal(signal.SIGALRM, lambda *_: None)
-signal.setitimer(signal.ITIMER_REAL, 3600)
+@pytest.mark.parametrize(
+    ("which", "number"), [("ITIMER_REAL", "SIGALRM"), ("ITIMER_VIRTUAL", "SIGVTALRM"), ("ITIMER_PROF", "SIGPROF")]
+)
+def test_a_timer_of_the_initializer_goes_on(which: str, number: str) -> None:
+    run(f"""
+signal.signal(signal.{number}, lambda *_: None)
+signal.setitimer(signal.{which}, 3600)
 guard = SignalGuard()
 assert guard.restore() is False
 signal.signal(signal.SIGUSR1, lambda *_: None)
 assert guard.restore() is True
-assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+assert signal.getitimer(signal.{which})[0] > 0
 """)
 
 

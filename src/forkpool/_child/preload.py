@@ -14,6 +14,7 @@ Tests: tests/process/test_preload.py, tests/process/test_preload_main.py
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,9 @@ def preload(names: list[str], main: dict[str, str] | None, tell_next: Callable[[
                 raise PreloadFailed from _for_the_user(name, error)
             census.attribute(f"preload {name!r}")
         _import_what_is_lazy()
+    # faulthandler's thread would end the server some day; and each worker, which has only its locks, would wait for it for ever
+    # when it undoes what a task left.
+    faulthandler.cancel_dump_traceback_later()
     return census.dangerous()
 
 

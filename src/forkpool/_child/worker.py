@@ -6,7 +6,8 @@ It never imports the exception classes of forkpool: it sends facts.
 
 Hard part: user code may do anything between two of our steps. It may fork and return twice (the pid is checked before every
 write, and the child writes on a page of its own), close our descriptors (EBADF ends the worker: the host then blames the task
-it holds), change signal handlers (undone after the task), raise KeyboardInterrupt late. The answer is written before the next
+it holds), change signal handlers (undone after the task), leave a timer that would end the next one (likewise), raise
+KeyboardInterrupt late. The answer is written before the next
 task is read, so the host always knows which task a death belongs to.
 SIGTERM does nothing unless the host itself asked for it on the status page: a SIGTERM to the whole group or cgroup is the
 host's to handle. A task's own handlers work while it runs.
@@ -57,6 +58,7 @@ _VALUE, _EXCEPTION, _RESULT_ERROR = int(Kind.VALUE), int(Kind.EXCEPTION), int(Ki
 _RUNNING, _ENCODING, _ANSWERED = int(Stage.RUNNING), int(Stage.ENCODING), int(Stage.ANSWERED)
 _LONG_MICROS = 10_000  # less than the host's `LOOK_AFTER_S`
 _BIG = 1 << 16
+_cancel_watchdog = faulthandler.cancel_dump_traceback_later
 _PIPE_BYTES = 1 << 20
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -163,6 +165,7 @@ class TaskLoop:
         self._decoder = CallDecoder(host_path)
         self._encoder = ResultEncoder()
         self._in_task = False
+        self._ends_watchdog = True
         self._tried = 0  # how often the present call was tried before
         self._grown = False
         self._announced = 0  # bytes of answers, the present one included
@@ -190,6 +193,7 @@ class TaskLoop:
                 if not self._initialize():
                     return 0
                 self._signals = SignalGuard()  # what the initializer set up is to stay
+                self._ends_watchdog = _is_alone()
             self._answer(_READY, 0, why_unbound.encode())
             while self._serve_one():
                 pass
@@ -230,6 +234,10 @@ class TaskLoop:
         SEAT.running = None
         del payload
         self._check_pid()
+        if self._ends_watchdog:
+            # `faulthandler.dump_traceback_later(exit=True)` would end the next task. 0.1 µs. Only behind the check of the pid:
+            # a child that the task forked has no such thread, and would wait for its end for ever.
+            _cancel_watchdog()
         flush_output()
         micros = min((time.monotonic_ns() - begun) // 1000, MAX_MICROS)
         if micros > _LONG_MICROS:
@@ -331,6 +339,17 @@ class TaskLoop:
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         if self._in_task:
             raise KeyboardInterrupt
+
+
+def _is_alone() -> bool:
+    """Does this process surely have no thread but this one?
+
+    An initializer's watchdog is to stay, and faulthandler tells nobody whether it has one: but that would be a thread.
+    """
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:  # no /proc
+        return False
 
 
 def _grow_pipe(fd: int) -> None:
