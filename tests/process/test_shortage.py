@@ -9,6 +9,7 @@ import contextlib
 import errno
 import functools
 import os
+import resource
 import signal
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
@@ -343,3 +344,55 @@ def test_the_fork_server_cannot_be_started(number: int, monkeypatch: pytest.Monk
     with Warnings() as warnings, ForkPoolExecutor(1) as ex:
         assert ex.submit(tasks.add, 1, 1).result() == 2
     assert len(warnings.texts) == 1
+
+
+def limit_address_space(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+
+
+def test_a_call_for_which_a_worker_has_no_room(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its user has limited the worker's memory: the call gets the error, and the next one, which is smaller, has room."""
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(os.getpid).result()
+        ex.submit(limit_address_space, 1 << 20).result()
+        large, small = ex.submit(len, bytes(4 << 20)), ex.submit(os.getpid)
+        error = large.exception()
+        assert isinstance(error, MemoryError)
+        assert "bytes of this call" in str(error)
+        assert small.result() == pid
+        assert ex.submit(limit_address_space, resource.RLIM_INFINITY).result() is None
+        assert ex.submit(len, bytes(4 << 20)).result() == 4 << 20
+    assert capfd.readouterr().err == ""
+
+
+def no_memory(*_: object) -> None:
+    raise MemoryError
+
+
+def fail_where_no_failure_can_be_described() -> None:
+    from forkpool._shared import remote_exceptions
+
+    remote_exceptions.describe = no_memory  # type: ignore[assignment]
+    raise MemoryError
+
+
+def test_a_worker_without_memory_to_describe_an_exception(capfd: pytest.CaptureFixture[str]) -> None:
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(os.getpid).result()
+        error = ex.submit(fail_where_no_failure_can_be_described).exception()
+        assert isinstance(error, MemoryError)
+        assert "no memory left" in str(error)
+        assert ex.submit(os.getpid).result() == pid
+    assert capfd.readouterr().err == ""
+
+
+def leave_no_memory_to_read() -> int:
+    os.read = no_memory  # type: ignore[assignment]
+    return os.getpid()
+
+
+def test_a_worker_without_memory_to_read_a_call_is_replaced(capfd: pytest.CaptureFixture[str]) -> None:
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(leave_no_memory_to_read).result()
+        assert ex.submit(os.getpid).result() != pid
+    assert capfd.readouterr().err == f"forkpool worker {pid} leaves: no memory\n"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from forkpool._child.worker import TaskPipe
+from forkpool._child import worker
+from forkpool._child.worker import Payload, TaskPipe
 from forkpool._core.wire import INLINE_BYTES, PACKET_BYTES, Kind, MalformedFrame, pack, pack_large_answer
 from forkpool._host import worker_link
 from forkpool._host.process_facts import has_open
@@ -60,13 +61,14 @@ def send(link: WorkerLink, kind: Kind, seq: int, payload: bytes, tried: int = 0)
 
 def write_all(link: WorkerLink, pipe: TaskPipe, kind: Kind, seq: int, payload: bytes) -> tuple[int, int, bytes]:
     """Write a streamed frame as the supervisor does, with a worker that reads it."""
-    got: list[tuple[int, int, bytes | bytearray, int]] = []
+    got: list[tuple[int, int, Payload, int]] = []
     reader = threading.Thread(target=lambda: got.append(pipe.receive()))
     reader.start()
     if not send(link, kind, seq, payload):
         wait_writable_and_go_on(link)
     reader.join()
     kind, seq, data, _ = got[0]
+    assert not isinstance(data, MemoryError), data
     return kind, seq, bytes(data)
 
 
@@ -137,6 +139,22 @@ def test_a_task_says_how_often_it_was_tried(link: WorkerLink, pipe: TaskPipe) ->
     assert pipe.receive() == (Kind.TASK, 2, payload, 3)
 
 
+def no_memory(length: int) -> bytearray:
+    raise MemoryError
+
+
+def test_a_task_for_which_there_is_no_memory_is_read_all_the_same(
+    link: WorkerLink, pipe: TaskPipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "bytearray", no_memory, raising=False)
+    with pytest.raises(AssertionError, match=f"{len(BIG)} bytes of this call"):
+        write_all(link, pipe, Kind.TASK, 1, BIG)
+    monkeypatch.undo()
+    assert send(link, Kind.TASK, 2, b"small")
+    assert pipe.receive() == (Kind.TASK, 2, b"small", 0)
+    assert write_all(link, pipe, Kind.TASK, 3, BIG) == (Kind.TASK, 3, BIG)
+
+
 def test_a_small_task_is_one_packet(link: WorkerLink, pipe: TaskPipe) -> None:
     for seq, payload in ((1, b""), (2, b"call"), (3, bytes(INLINE_BYTES))):
         assert send(link, Kind.TASK, seq, payload)
@@ -163,7 +181,7 @@ def test_stop_behind_an_initializer_that_is_still_being_written(link: WorkerLink
     # 1. a new worker gets large initargs, more than the pipe holds; 2. the pool is shut down before it has read them.
     assert not send(link, Kind.INIT, 0, BIG)
     assert not send(link, Kind.STOP, 0, b""), "it waits for its turn: not in the middle of the stream"
-    got: list[tuple[int, int, bytes | bytearray, int]] = []
+    got: list[tuple[int, int, Payload, int]] = []
     reader = threading.Thread(target=lambda: got.extend(pipe.receive() for _ in range(2)))
     reader.start()
     wait_writable_and_go_on(link)

@@ -60,6 +60,8 @@ _LONG_MICROS = 10_000  # less than the host's `LOOK_AFTER_S`
 _BIG = 1 << 16
 _cancel_watchdog = faulthandler.cancel_dump_traceback_later
 _PIPE_BYTES = 1 << 20
+_SCRATCH = bytearray(_BIG)  # there is room for it before there is none; a worker that never writes here has no page of it
+Payload = bytes | bytearray | MemoryError
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
@@ -118,8 +120,11 @@ class TaskPipe:
         self._page = page
         page.read_from(fd)
 
-    def receive(self) -> tuple[int, int, bytes | bytearray, int]:
+    def receive(self) -> tuple[int, int, Payload, int]:
         """Kind, seq, payload and tries before of the next frame.
+
+        There may be no memory for the payload: then the frame is read all the same, and the error stands in its place. It is
+        what this call gets, and the next one may be smaller.
 
         Raises:
             EOFError: The host is gone, or does not trust this pipe any more.
@@ -137,17 +142,29 @@ class TaskPipe:
             return kind, seq, self._stream(length), tried
         return kind, seq, packet[HEADER.size : HEADER.size + length], tried  # it may be padded
 
-    def _stream(self, length: int) -> bytearray:
-        payload = bytearray(length)
+    def _stream(self, length: int) -> Payload:
+        try:
+            payload = bytearray(length)
+        except MemoryError:
+            self._skip(length)
+            return MemoryError(f"there is no room for the {length} bytes of this call in its worker")
         with memoryview(payload) as view:
             filled = 0
             while filled < length:
-                count = os.readv(self._fd, [view[filled:]])
-                if not count:
-                    self._page.read_on(0)  # it cannot have cost this worker its life
-                    raise EOFError
-                filled += count
+                filled += self._read_into(view[filled:])
         return payload
+
+    def _skip(self, length: int) -> None:
+        with memoryview(_SCRATCH) as view:
+            while length:
+                length -= self._read_into(view[:length])
+
+    def _read_into(self, room: memoryview) -> int:
+        count = os.readv(self._fd, [room])
+        if not count:
+            self._page.read_on(0)  # it cannot have cost this worker its life
+            raise EOFError
+        return count
 
 
 class TaskLoop:
@@ -164,6 +181,8 @@ class TaskLoop:
         self._pipe = TaskPipe()
         self._decoder = CallDecoder(host_path)
         self._encoder = ResultEncoder()
+        # Made while there is memory for it; said when there is none to describe an exception.
+        self._no_memory = self._encoder.encode_exception(MemoryError("the worker has no memory left, not even to say for what"))
         self._in_task = False
         self._ends_watchdog = True
         self._tried = 0  # how often the present call was tried before
@@ -199,9 +218,10 @@ class TaskLoop:
                 pass
         except EOFError:  # not as when we are asked to leave: what reads this pipe besides us might keep us for ever
             return 0
-        except OSError as error:
-            # A task closed our descriptors, or the host is gone: nothing can be answered any more.
-            print(f"forkpool worker {self._pid} leaves: {error}", file=sys.stderr)
+        except (OSError, MemoryError) as error:
+            # A task closed our descriptors, or filled all memory, or the host is gone: nothing can be answered any more.
+            with contextlib.suppress(MemoryError):
+                print(f"forkpool worker {self._pid} leaves: {str(error) or 'no memory'}", file=sys.stderr)
             return 1
         finally:
             if os.getpid() != self._pid:
@@ -214,7 +234,7 @@ class TaskLoop:
         if kind == _STOP:
             return False
         try:
-            self._call(*self._decoder.decode(payload))
+            self._call(*self._decode(payload))
         except BaseException as error:
             self._answer(_INIT_FAILED, 0, self._encoder.encode_exception(error))
             return False
@@ -247,7 +267,7 @@ class TaskLoop:
         page.set_stage(_ANSWERED)
         return True
 
-    def _work_until_quiet(self, payload: bytes | bytearray) -> tuple[int, bytes, int]:
+    def _work_until_quiet(self, payload: Payload) -> tuple[int, bytes, int]:
         """Work, then undo what the task did to signals: until that is done, its handlers may raise at any point."""
         answer, late = None, None
         while True:
@@ -260,20 +280,31 @@ class TaskLoop:
                 late = error
         if answer is None:
             assert late is not None
-            return _EXCEPTION, self._encoder.encode_exception(late), 0
+            return _EXCEPTION, self._describe(late), 0
         return answer
 
-    def _work(self, payload: bytes | bytearray) -> tuple[int, bytes, int]:
+    def _work(self, payload: Payload) -> tuple[int, bytes, int]:
         """Kind, payload and flags of the answer."""
         try:
-            call = self._decoder.decode(payload)
+            call = self._decode(payload)
             SEAT.running = call[0], self._decoder.name, self._tried + 1
             self.page.set_stage(_RUNNING)
             value = self._call(*call)
             self.page.set_stage(_ENCODING)
             return self._encode(value)
         except BaseException as error:
-            return _EXCEPTION, self._encoder.encode_exception(error), 0
+            return _EXCEPTION, self._describe(error), 0
+
+    def _describe(self, error: BaseException) -> bytes:
+        try:
+            return self._encoder.encode_exception(error)
+        except MemoryError:
+            return self._no_memory
+
+    def _decode(self, payload: Payload) -> Call:
+        if isinstance(payload, MemoryError):
+            raise payload
+        return self._decoder.decode(payload)
 
     def _call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
