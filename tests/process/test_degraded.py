@@ -108,6 +108,36 @@ def test_without_proc(start: Start, gate: Gate, second_gate: Gate) -> None:
     processes.wait_none_marked()
 
 
+FOREIGN_PROC = """
+import warnings
+from forkpool import diagnostics
+from tests.support import tasks
+warnings.simplefilter("error")
+with forkpool.ForkPoolExecutor(2, preload=("json",)) as ex:
+    use(ex)
+    view = ex.options(memory_limit=1 << 20)
+    mark("limit", [view.submit(tasks.grow_then, 8, abs, -n).result() for n in range(2)])
+    mark("processes", len(diagnostics.snapshot(ex).processes))
+from forkpool.doctor import examine
+report = examine()
+mark("doctor", f"{report['works']} {[one['present'] for one in report['kernel'] if one['name'] == '/proc']}")
+"""
+
+
+def test_with_the_proc_of_another_pid_namespace(start: Start) -> None:
+    """There our numbers are those of foreign processes: a task that slept was killed for what one of them held."""
+    script = start(TAKE_AWAY + FOREIGN_PROC, prefix=["unshare", "--pid", "--fork"]).finish()
+    check_use(script)
+    assert script.value("limit") == "[0, 1]"
+    assert script.value("processes") == "0"
+    assert script.value("doctor") == "True [False]"
+    said = script.all("said")
+    assert len(said) == 3, "once for this pool, once of what it cannot do, once for the doctor's"
+    assert "another pid namespace" in said[0]
+    assert "memory_limit cannot be watched" in said[1]
+    assert "another pid namespace" in said[2]
+
+
 @pytest.mark.parametrize("where", ["missing", "full"])
 def test_without_room_in_dev_shm(start: Start, where: str) -> None:
     take_away = 'mount(b"/dev/shm", b"size=4k")\nopen("/dev/shm/full", "wb").write(bytes(4096))'

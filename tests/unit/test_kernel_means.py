@@ -66,6 +66,14 @@ def test_without_proc(tmp_path: Path) -> None:
     assert not found(str(tmp_path))["/proc"].present
 
 
+def test_a_proc_of_another_pid_namespace(tmp_path: Path) -> None:
+    (tmp_path / "proc" / "4711" / "fd").mkdir(parents=True)
+    (tmp_path / "proc" / "self").symlink_to("4711")
+    proc = found(str(tmp_path))["/proc"]
+    assert not proc.present
+    assert "another pid namespace" in str(proc.why)
+
+
 def test_without_a_file_for_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORKPOOL_CPU_CLAIMS", "/no/such/file")
     assert "/no/such/file" in str(found()["OFD locks"].why)

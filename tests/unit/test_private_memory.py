@@ -23,6 +23,7 @@ def write(root: Path, text: str) -> str:
     folder = root / "proc" / "4711"
     folder.mkdir(parents=True)
     (folder / "status").write_text(text)
+    (root / "proc" / "self").symlink_to(str(os.getpid()))
     return str(root)
 
 
@@ -42,6 +43,14 @@ def test_a_name_that_looks_like_a_line_of_the_file(tmp_path: Path) -> None:
 def test_without_proc(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         private_memory(4711, str(tmp_path))
+
+
+def test_where_proc_shows_other_processes(tmp_path: Path) -> None:
+    root = write(tmp_path, STATUS)
+    (tmp_path / "proc" / "self").unlink()
+    (tmp_path / "proc" / "self").symlink_to("4711")
+    with pytest.raises(FileNotFoundError, match="another pid namespace"):
+        private_memory(4711, root)
 
 
 def test_what_is_touched_counts_and_what_is_only_reserved_does_not() -> None:

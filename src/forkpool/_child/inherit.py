@@ -20,6 +20,7 @@ from typing import Any
 
 from .._shared.current_task import SEAT, SLOT_VARIABLE
 from .._shared.on_import import watch
+from .._shared.own_proc import numbers_as_we_do
 from .family import Family, adopt_levels
 from .filters import HostFilters
 from .preload import leave_exits_to_the_server
@@ -106,7 +107,8 @@ def prepare_worker(snapshot: Snapshot, keep_signals: Iterable[int] = ()) -> Iden
     _prepared.filters.install()
     reset_signals(keep_signals)
     # Deleted: there, a task that writes `out.txt` gets the error that the host would get.
-    host_cwd = f"/proc/{snapshot['host_pid']}/cwd" if snapshot["cwd"] is None else None
+    deleted = snapshot["cwd"] is None and numbers_as_we_do()
+    host_cwd = f"/proc/{snapshot['host_pid']}/cwd" if deleted else None
     return Identity(_prepared, host_cwd)
 
 

@@ -10,7 +10,8 @@ Hard part: whose a thread is. Python's own have names. A native one inherits the
 into the libraries that it runs. Of a thread that is just running nothing is told. It may be one that Python has joined and
 the kernel has yet to end, or one of OpenBLAS that spins before it sleeps: both are over in a moment, which it is given.
 One that runs on is taken to be such a library's if it has the process's name and such a library is loaded.
-Tests: tests/process/test_preload_threads.py
+Where /proc shows another pid namespace, threads have other numbers there than here, and nothing is told.
+Tests: tests/process/test_preload_threads.py, tests/process/test_degraded.py
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import re
 import sys
 import time
 from contextlib import suppress
+
+from .._shared.own_proc import numbers_as_we_do
 
 FORK_SAFE = re.compile(r"openblas|libgomp|libiomp|libomp|libmkl|libblis", re.IGNORECASE)
 _NOT_TELLING = re.compile(r"^(libc|ld-linux|libpthread|ld-musl|libm)\b|^\[")
@@ -57,6 +60,8 @@ class Census:
 
 def _others() -> list[int]:
     own = os.getpid()  # the main thread's id
+    if not numbers_as_we_do():
+        return []
     try:
         return sorted(tid for tid in map(int, os.listdir("/proc/self/task")) if tid != own)
     except OSError:  # no /proc: nothing can be told

@@ -21,6 +21,8 @@ import os
 import struct
 from collections.abc import Collection, Iterator
 
+from .._shared.own_proc import numbers_as_we_do
+
 PATH_VARIABLE = "FORKPOOL_CPU_CLAIMS"
 _DEFAULT_PATH = "/dev/zero"
 _FLOCK = "hhqqi0q"  # struct flock: l_type, l_whence, l_start, l_len, l_pid; the last item pads it to the kernel's size
@@ -129,7 +131,7 @@ def _locks_of_all(path: str) -> Iterator[tuple[int, int]]:
     """Pid and place of each lock on this file. F_OFD_GETLK does not tell the pid: a description has no owner."""
     try:
         status = os.stat(path)
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()] if numbers_as_we_do() else []
     except OSError:
         return
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .._shared.own_proc import folder_of
 from .._shared.pidfd import open_pidfd
 from ..future import ForkFuture
 from .process_facts import read_stat
@@ -152,10 +153,11 @@ def _descendants(pid: int) -> Iterator[int]:
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
+        threads = f"{folder_of(pid)}/task"
+        for thread in os.listdir(threads):
+            with open(f"{threads}/{thread}/children") as file:
                 found += map(int, file.read().split())
-    except OSError:  # it has ended, or a kernel without CONFIG_PROC_CHILDREN
+    except OSError:  # it has ended, or a kernel without CONFIG_PROC_CHILDREN, or no /proc of ours
         pass
     return found
 

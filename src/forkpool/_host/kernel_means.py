@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from .._shared.own_proc import numbers_as_we_do
+
 _WITHOUT_PROC = "limits of control groups, hints at the OOM killer, memory_limit, tracking of shared memory that tasks make"
 _PACKETS = (b"one", b"two")
 
@@ -107,6 +109,8 @@ def _lifeline(stack: contextlib.ExitStack) -> None:
 
 def _proc(root: str) -> None:
     os.stat(os.path.join(root, "proc/self/fd"))
+    if not numbers_as_we_do(root):
+        raise OSError("it shows the processes of another pid namespace: mount one of this namespace (`unshare --mount-proc`)")
 
 
 def _pidfd_info(stack: contextlib.ExitStack) -> None:

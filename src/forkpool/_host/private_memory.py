@@ -10,8 +10,9 @@ Tests: tests/unit/test_private_memory.py
 
 from __future__ import annotations
 
-import os
 import re
+
+from .._shared.own_proc import folder_of
 
 _KIB = re.compile(rb"^(?:RssAnon|VmSwap):\s*(\d+) kB$", re.MULTILINE)
 
@@ -22,8 +23,8 @@ def private_memory(pid: int, root: str = "/") -> int | None:
     Args:
         root: Where /proc is looked for; tests have their own.
     Raises:
-        OSError: The file cannot be read.
+        OSError: The file cannot be read, or would be about another process.
     """
-    with open(os.path.join(root, "proc", str(pid), "status"), "rb", buffering=0) as file:
+    with open(f"{folder_of(pid, root)}/status", "rb", buffering=0) as file:
         found = _KIB.findall(file.read())
     return sum(map(int, found)) << 10 if found else None

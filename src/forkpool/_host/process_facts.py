@@ -11,6 +11,8 @@ import select
 import signal
 from typing import NamedTuple
 
+from .._shared.own_proc import folder_of
+
 
 class Stat(NamedTuple):
     """From /proc/PID/stat."""
@@ -22,9 +24,9 @@ class Stat(NamedTuple):
 
 
 def read_stat(pid: int) -> Stat | None:
-    """None: there is no such process, no /proc, or no descriptor for it."""
+    """None: there is no such process, no /proc of ours, or no descriptor for it."""
     try:
-        with open(f"/proc/{pid}/stat", errors="replace") as file:
+        with open(f"{folder_of(pid)}/stat", errors="replace") as file:
             head, _, tail = file.read().rpartition(")")
     except OSError:
         return None
@@ -36,7 +38,7 @@ def has_open(pid: int, fd: int) -> bool | None:
     """Does the process have a descriptor of the pipe that we have open as `fd`? None: nobody can tell."""
     try:
         pipe = os.readlink(f"/proc/self/fd/{fd}")
-        folder = f"/proc/{pid}/fd"  # links are read, not followed: a file system that is gone would keep us waiting
+        folder = f"{folder_of(pid)}/fd"  # links are read, not followed: a file system that is gone would keep us waiting
         return any(_target(f"{folder}/{name}") == pipe for name in os.listdir(folder))
     except OSError:
         return None
@@ -45,7 +47,7 @@ def has_open(pid: int, fd: int) -> bool | None:
 def leads_to(pid: int, number: int, fd: int) -> bool | None:
     """Is that descriptor of the process one of the pipe that we have open as `fd`? None: it has no such, or nobody can tell."""
     try:
-        return os.readlink(f"/proc/{pid}/fd/{number}") == os.readlink(f"/proc/self/fd/{fd}")
+        return os.readlink(f"{folder_of(pid)}/fd/{number}") == os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return None
 

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from .._core.control import HAS_INITIALIZER, Ask, Report, Tell
 from .._core.states import Worker
 from .._shared.descriptors import close_all
+from .._shared.own_proc import numbers_as_we_do
 from ..config import PoolConfig
 from .log import Log
 from .pinning import Pinning
@@ -44,6 +45,11 @@ _NO_PROC = (
     "/proc is not mounted, or cannot be read. The pool works; what is missing: limits of control groups, hints at the "
     "out-of-memory killer, memory_limit, warnings of threads that preloading leaves, and the tracking of shared memory that "
     "tasks make."
+)
+_FOREIGN_PROC = (
+    "/proc shows the processes of another pid namespace than this program's. The pool works; what is missing: memory_limit, "
+    "warnings of threads that preloading leaves, and the processes in forkpool.diagnostics. Mount a /proc of this namespace "
+    "(`unshare --pid --fork --mount-proc`)."
 )
 MakeError = Callable[[], BaseException]
 
@@ -278,9 +284,9 @@ class Servers:
         except OSError as error:
             self._crew.on_not_started(worker, f"no descriptors or memory for another worker: {_why(error)}")
             return
-        if link.without_proc and not self._warned_of_proc:
+        if not self._warned_of_proc and not numbers_as_we_do():
             self._warned_of_proc = True
-            self._log.warning(_NO_PROC)
+            self._log.warning(_NO_PROC if link.without_proc else _FOREIGN_PROC)
         link.server, link.generation = server, worker.generation
         self._crew.links[worker.generation] = link
         flags = HAS_INITIALIZER if self._config.initializer is not None else 0
