@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import time
 from _thread import TIMEOUT_MAX
 from abc import abstractmethod
 from collections import deque
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ._callables import check_task
 from ._host.any_pool import AnyPool
+from ._shared import clock
 from ._shared.calls import run_chunk
 from .config import TaskOptions, map_arguments, task_options
 from .future import ForkFuture
@@ -82,7 +82,7 @@ class Submitter(Executor):
         """
         check_task(fn)
         patience, chunksize, buffersize = map_arguments(timeout, chunksize, buffersize)
-        end = None if patience > TIMEOUT_MAX else time.monotonic() + patience
+        end = None if patience > TIMEOUT_MAX else clock.now() + patience
         items = zip(*iterables, strict=False)
         if chunksize == 1:
             return _results(self, (functools.partial(self.submit, fn), items), buffersize, end)
@@ -203,7 +203,7 @@ def _yield_results(
 
 def _take(future: ForkFuture[T], end: float | None) -> T:
     try:
-        return future.result(None if end is None else end - time.monotonic())
+        return future.result(None if end is None else end - clock.now())
     finally:
         future.cancel()
         del future  # what it raised holds this frame

@@ -8,7 +8,6 @@ Tests: tests/process/test_diagnostics.py
 from __future__ import annotations
 
 import threading
-import time
 
 from ._host.inventory import (
     DescriptorSnapshot,
@@ -21,6 +20,7 @@ from ._host.inventory import (
 )
 from ._host.ledger import Ledger
 from ._host.shared_names import exists
+from ._shared import clock
 from .executor import ForkPoolExecutor, OptionsView
 
 __all__ = ["DescriptorSnapshot", "Ledger", "PoolSnapshot", "ProcessSnapshot", "TaskSnapshot", "leftovers", "snapshot"]
@@ -53,12 +53,12 @@ def leftovers(before: PoolSnapshot, *, patience: float = 2.0) -> list[str]:
 
     .. versionadded:: 0.1
     """
-    end = time.monotonic() + patience
+    end = clock.now() + patience
     for process in before.processes:
-        wait_for_end(process, end - time.monotonic())
+        wait_for_end(process, end - clock.now())
     for thread in before.threads:
         if thread is not threading.current_thread():
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join(max(0.0, end - clock.now()))
     left = [_line(process) for process in before.processes if is_alive(process)]
     left += [f"thread {thread.name!r}" for thread in before.threads if thread.is_alive()]
     left += [

@@ -15,10 +15,11 @@ import os
 import platform
 import sys
 import sysconfig
-import time
 import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from ._shared import clock
 
 if TYPE_CHECKING:
     import argparse
@@ -146,12 +147,12 @@ def _try_pool(preload: tuple[str, ...]) -> Report:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            begun = time.perf_counter()
+            begun = clock.now()
             from .executor import ForkPoolExecutor
 
             with ForkPoolExecutor(preload=preload) as ex:
                 ex.submit(abs, -1).result()
-                report["first_result"]["seconds"] = time.perf_counter() - begun
+                report["first_result"]["seconds"] = clock.now() - begun
                 report["first_result"]["next"] = min(_round_trip(ex) for _ in range(_CALLS))
                 report["pin"] = asdict(ex.placement())
                 report["preload"]["threads"] = _threads_of_server(ex)
@@ -162,9 +163,9 @@ def _try_pool(preload: tuple[str, ...]) -> Report:
 
 
 def _round_trip(ex: ForkPoolExecutor) -> float:
-    begun = time.perf_counter()
+    begun = clock.now()
     ex.submit(abs, -1).result()
-    return time.perf_counter() - begun
+    return clock.now() - begun
 
 
 def _threads_of_server(ex: ForkPoolExecutor) -> int | None:

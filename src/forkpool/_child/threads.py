@@ -19,9 +19,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from contextlib import suppress
 
+from .._shared import clock
 from .._shared.own_proc import numbers_as_we_do
 
 FORK_SAFE = re.compile(r"openblas|libgomp|libiomp|libomp|libmkl|libblis", re.IGNORECASE)
@@ -102,13 +102,13 @@ def _native_thread(tid: int, code: list[Mapping]) -> str | None:
 
 def _state(tid: int) -> list[str]:
     """The words of `syscall`, the last but one of which is the stack pointer; ["running"]: it does not go to sleep."""
-    end = time.monotonic() + _PATIENCE_S
+    end = clock.now() + _PATIENCE_S
     while True:
         try:
             state = _read(tid, "syscall").split()
         except PermissionError:  # a container without ptrace
             return ["running"]
-        if state != ["running"] or time.monotonic() > end:
+        if state != ["running"] or clock.now() > end:
             return state
         os.sched_yield()  # the kernel tells nobody when another thread goes to sleep or ends
 

@@ -25,7 +25,6 @@ import os
 import pickle
 import signal
 import sys
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -43,6 +42,7 @@ from .._core.wire import (
     pack_large_answer,
     unpack_header,
 )
+from .._shared import clock
 from .._shared.calls import count_fork
 from .._shared.current_task import SEAT
 from .._shared.payload import CallDecoder, PayloadError, ResultEncoder
@@ -248,7 +248,7 @@ class TaskLoop:
         if kind == _STOP:
             return False
         page = self.page
-        begun = time.monotonic_ns()
+        begun = clock.now_ns()
         page.take(seq, begun)
         answer = self._work_until_quiet(payload)
         SEAT.running = None
@@ -259,7 +259,7 @@ class TaskLoop:
             # a child that the task forked has no such thread, and would wait for its end for ever.
             _cancel_watchdog()
         flush_output()
-        micros = min((time.monotonic_ns() - begun) // 1000, MAX_MICROS)
+        micros = min((clock.now_ns() - begun) // 1000, MAX_MICROS)
         if micros > _LONG_MICROS:
             self._check_answer_fd()
         flags = answer[2] | TRACKED if tells_tracker() else answer[2]

@@ -14,13 +14,13 @@ Tests: tests/process/test_crash.py, tests/process/test_kill_and_timeout.py
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 
 from .._core.control import Ask
 from .._core.machine import PoolMachine
 from .._core.states import Expiry, Task, Worker, WorkerState
 from .._core.wire import Answer, Kind, MalformedFrame
+from .._shared import clock
 from .._shared.descriptors import close_all
 from .._shared.passed_fds import HoldingPayload
 from ..config import PoolConfig
@@ -248,9 +248,9 @@ class Crew:
         if link.death is not None:
             return
         if link.was_left_alone:
-            link.patience_end = time.monotonic()
+            link.patience_end = clock.now()
         elif link.patience_end is None:  # without pidfds, the server has to wake before we know
-            link.patience_end = time.monotonic() + (SERVER_PATIENCE_S if link.without_pidfd else _DEATH_WAIT_S)
+            link.patience_end = clock.now() + (SERVER_PATIENCE_S if link.without_pidfd else _DEATH_WAIT_S)
 
     def _process(self, generation: int, link: WorkerLink, answers: list[Answer]) -> None:
         while True:
@@ -312,7 +312,7 @@ class Crew:
 
     def _on_sent(self, worker: Worker) -> None:
         if worker.tasks and worker.tasks[0].options.timeout is not None:
-            self._machine.on_sent(worker, time.monotonic())
+            self._machine.on_sent(worker, clock.now())
 
     def _on_pidfd(self, generation: int) -> None:
         link = self.links[generation]
@@ -320,7 +320,7 @@ class Crew:
         if link.orphan:
             self._report_unseen_death(generation)
         else:
-            link.patience_end = time.monotonic() + SERVER_PATIENCE_S
+            link.patience_end = clock.now() + SERVER_PATIENCE_S
 
     def _report_unseen_death(self, generation: int) -> None:
         """No fork server reaped this one, and none killed its group."""
@@ -341,15 +341,15 @@ class Crew:
         if worker.state is WorkerState.SPAWNED:
             self.start_failure = link.note or f"worker {link.pid} ended before it was ready ({_status_text(death.status)})"
         self._dead.append(generation)
-        self._machine.on_recalled(worker, link.recall(), time.monotonic(), alive=False)
+        self._machine.on_recalled(worker, link.recall(), clock.now(), alive=False)
         never_took = link.never_took([task.seq for task in worker.tasks])
         if never_took and (link.is_robbed or link.has_hung_up):
             self.lookout.warn(link)
-            self._machine.on_lost(worker, never_took, time.monotonic(), alive=False)
+            self._machine.on_lost(worker, never_took, clock.now(), alive=False)
             link.note = _ROBBED if worker.tasks else link.note
         else:
-            self._machine.on_recalled(worker, never_took, time.monotonic(), alive=False)
-        self._machine.on_gone(worker, time.monotonic())
+            self._machine.on_recalled(worker, never_took, clock.now(), alive=False)
+        self._machine.on_gone(worker, clock.now())
 
     # --- facts: what the fork servers tell ---------------------------------------------------------------
 
@@ -407,11 +407,11 @@ class Crew:
         self._reactor.unwatch(link.pidfd)
         link.note = _LEFT_ALONE
         link.kill_orphan()
-        link.patience_end = time.monotonic() + _DEATH_WAIT_S
+        link.patience_end = clock.now() + _DEATH_WAIT_S
 
     def on_renewed(self) -> None:
         """Another server forks from now on: what the last one forked is to be replaced."""
-        self._machine.on_recycle(Expiry.RESTART, time.monotonic())
+        self._machine.on_recycle(Expiry.RESTART, clock.now())
 
     def on_spawn_failed(self, generation: int, reason: str) -> None:
         """There is no worker for this link."""
@@ -425,7 +425,7 @@ class Crew:
         if not self._warned:
             self._warned = True
             self._log.warning("a worker could not be started (%s); trying again, with the workers that exist meanwhile", reason)
-        self._machine.on_spawn_failed(worker, time.monotonic())
+        self._machine.on_spawn_failed(worker, clock.now())
 
     def _calls_of(self, pid: int) -> list[tuple[bytes, bool]] | None:
         """What a worker was sent, and whether that may be sent again; None: there is no such worker."""

@@ -8,13 +8,13 @@ Tests: tests/process/test_crash.py, tests/process/test_callbacks.py
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from .._core.states import Task, Verdict, Worker
 from .._core.wire import PLAIN, Kind
+from .._shared import clock
 from .._unpickling import EncodedAnswer
 from ..future import ForkFuture, Run
 from .answers import decode_exception, decode_value
@@ -195,7 +195,7 @@ class Endings:
             slot=worker.slot,
             status=link.death.status,
             peak_rss=link.death.peak_rss,
-            seconds=0.0 if started is None else max(0.0, time.monotonic() - started),
+            seconds=0.0 if started is None else max(0.0, clock.now() - started),
             may_have_run=may_have_run(task, link.may_have_run(task.seq)),
             traceback=link.crash_traceback(),
             oom_hint=self._oom.hint(worker.head_since if started is None else started)
@@ -209,4 +209,4 @@ class Endings:
 
 def _ended(run: Run | None) -> Run | None:
     """It ends now."""
-    return None if run is None else (run[0], run[1], max(0.0, time.monotonic() - run[1] / 1e9))
+    return None if run is None else (run[0], run[1], max(0.0, clock.now() - run[1] / 1e9))

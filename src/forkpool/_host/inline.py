@@ -16,7 +16,6 @@ from __future__ import annotations
 import _thread
 import importlib
 import os
-import time
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 from .._core.placement import free_placement
 from .._core.repeating import is_asked_for
 from .._core.states import RepeatableTask, Task
+from .._shared import clock
 from .._shared.calls import name_of
 from .._shared.payload import PayloadError
 from .._unpickling import EncodedAnswer
@@ -144,7 +144,7 @@ class InlinePool(AnyPool):
         return self._closing and not self._running
 
     def look(self) -> PoolSnapshot:
-        now, pid = time.monotonic(), os.getpid()
+        now, pid = clock.now(), os.getpid()
         calls = [call for call in list(self._running) if call.lock.locked()]
         return PoolSnapshot(
             tasks=tuple(TaskSnapshot(call.name, "running", call.slot, pid, now - call.since, call.future) for call in calls)
@@ -161,7 +161,7 @@ class InlinePool(AnyPool):
             failed, running = failed + running, 0
         busy = list(self._busy)
         for slot, call in list(self._seats.items()):
-            busy[slot] += time.monotonic() - call.since
+            busy[slot] += clock.now() - call.since
         return PoolStatistics(0, running, done, failed, 0, 0, 0, 0, 0, 0, MappingProxyType({}), tuple(busy))
 
     # --- private ---------------------------------------------------------------------------------------
@@ -265,4 +265,4 @@ class InlinePool(AnyPool):
     def _stand_up(self, call: Running) -> None:
         if self._seats.get(call.slot) is call:
             del self._seats[call.slot]
-        self._busy[call.slot] += time.monotonic() - call.since
+        self._busy[call.slot] += clock.now() - call.since

@@ -12,12 +12,12 @@ from __future__ import annotations
 import _thread
 import os
 import pickle
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.wire import Kind
+from .._shared import clock
 from .._shared.current_task import INLINE, SLOT_VARIABLE
 from .._shared.payload import Buffer, Call, CallDecoder, PayloadError, ResultEncoder, encode_rich_result, load_with
 from ..future import ForkFuture
@@ -39,7 +39,7 @@ class Running:
         self.future = future
         self.name = name
         self.options = options
-        self.since = self.began = time.monotonic()  # seconds: of all of it, and of the present attempt
+        self.since = self.began = clock.now()  # seconds: of all of it, and of the present attempt
         self.lock = _thread.allocate_lock()
         self.thread = _thread.get_ident()
         self.slot = 0
@@ -47,11 +47,11 @@ class Running:
     def begin_again(self) -> None:
         """Another attempt begins."""
         self.future._attempt += 1
-        self.began = time.monotonic()
+        self.began = clock.now()
 
     def note_end(self) -> None:
         """The attempt has ended."""
-        self.future._run = (os.getpid(), self.slot), round(self.began * 1e9), time.monotonic() - self.began
+        self.future._run = (os.getpid(), self.slot), round(self.began * 1e9), clock.now() - self.began
 
 
 class Answer(NamedTuple):

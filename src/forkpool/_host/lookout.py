@@ -22,11 +22,11 @@ Tests: tests/process/test_stolen_packets.py, tests/unit/test_machine_losses.py
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from .._core.machine import PoolMachine
 from .._core.states import Worker
+from .._shared import clock
 from .._shared.status_page import Stage
 from .log import Log
 from .worker_link import WorkerLink
@@ -67,7 +67,7 @@ class Lookout:
 
     def on_sent(self) -> None:
         """Something was sent to some worker."""
-        soon = time.monotonic() + LOOK_AFTER_S
+        soon = clock.now() + LOOK_AFTER_S
         if self.due is None or self.due > soon:
             self.due = soon
 
@@ -117,7 +117,7 @@ class Lookout:
         if lost:
             link = self._links[worker.generation]
             self.warn(link)
-            self._machine.on_lost(worker, lost, time.monotonic(), alive=True)
+            self._machine.on_lost(worker, lost, clock.now(), alive=True)
 
     def warn(self, link: WorkerLink) -> None:
         """Say once of each worker that it was robbed."""

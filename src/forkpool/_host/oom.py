@@ -15,10 +15,10 @@ from __future__ import annotations
 import math
 import os
 import re
-import time
 from collections import deque
 from collections.abc import Iterator
 
+from .._shared import clock
 from .cgroups import Cgroups
 
 _COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
@@ -44,7 +44,7 @@ class OomWatch:
     def baseline(self) -> None:
         """Count from now on."""
         if self._count(self._path) is not None:  # else there is nothing to look at, later neither
-            self.look(time.monotonic())
+            self.look(clock.now())
 
     def look_if_due(self, now: float) -> None:
         """What is counted by now was not of a worker whose task begins later."""
@@ -67,7 +67,7 @@ class OomWatch:
         if not self._seen:
             return None
         before = [count for when, count in self._seen if when <= began] or [self._seen[0][1]]
-        count, before_it = self.look(time.monotonic()), max(before[-1], self._told)
+        count, before_it = self.look(clock.now()), max(before[-1], self._told)
         if count is None or count <= before_it:
             return None
         kills, self._told = count - before_it, before_it + 1

@@ -6,12 +6,12 @@ Tests: tests/process/test_statistics.py, tests/process/test_diagnostics.py
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from types import MappingProxyType
 
 from .._core.machine import PoolMachine
 from .._core.states import Task, Worker
+from .._shared import clock
 from ..events import PoolStatistics
 from .crew import Crew
 from .intake import Intake
@@ -39,7 +39,7 @@ class Reports:
                     waiting.append(task)
                 elif not task.future.done():
                     state: TaskState = "ending" if ending else "running"
-                    seconds = 0.0 if started is None else time.monotonic() - started
+                    seconds = 0.0 if started is None else clock.now() - started
                     yield TaskSnapshot(task.name, state, worker.slot, link.pid, seconds, task.future)
         waiting += [*self._machine.queue, *(item for item in list(intake.items) if isinstance(item, Task))]
         for task in waiting:
@@ -72,5 +72,5 @@ class Reports:
         for worker in busy:
             started = self._crew.started_at(worker)
             if started is not None:
-                times[worker.slot] += time.monotonic() - started
+                times[worker.slot] += clock.now() - started
         return times

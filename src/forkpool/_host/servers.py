@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 from .._core.control import HAS_INITIALIZER, Ask, Report, Tell
 from .._core.states import Worker
+from .._shared import clock
 from .._shared.descriptors import close_all
 from .._shared.own_proc import numbers_as_we_do
 from ..config import PoolConfig
@@ -296,7 +296,7 @@ class Servers:
             self._crew.on_spawn_failed(worker.generation, str(error))
         else:
             server.asked += 1
-            link.patience_end = time.monotonic() + SERVER_PATIENCE_S
+            link.patience_end = clock.now() + SERVER_PATIENCE_S
             link.close_child_fds()
 
     def _fail_waiting(self, reason: str) -> None:

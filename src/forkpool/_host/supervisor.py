@@ -15,13 +15,13 @@ import _thread
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from .._core.machine import PoolMachine
 from .._core.states import Expiry, Task, Verb, Verdict, Worker, WorkerState
 from .._core.wire import MAX_MICROS, TRACKED, Answer, Kind, MalformedFrame
+from .._shared import clock
 from .._shared.passed_fds import address_of
 from ..config import PoolConfig
 from ..events import PoolStatistics
@@ -292,7 +292,7 @@ class Supervisor:
         self._reactor.handle(ready)
         if intake.items:
             self._take_intake()
-        now = time.monotonic()
+        now = clock.now()
         self._on_time(now)
         self._endings.on_time(now)
         machine.dispatch(now)
@@ -308,7 +308,7 @@ class Supervisor:
     def _patience(self) -> float | None:
         """Seconds until something is due; None: nothing is."""
         times = [when for when in (self._machine.next_time(), self._crew.next_time()) if when is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return max(0.0, min(times) - clock.now()) if times else None
 
     def _on_time(self, now: float) -> None:
         due = self._machine.next_time()
@@ -348,14 +348,14 @@ class Supervisor:
             case Request.CLOSE:
                 machine.on_close(cancel_queued=argument)
             case Request.ABORT:
-                machine.on_abort(time.monotonic())
+                machine.on_abort(clock.now())
             case Request.KILL_ALL:
                 machine.on_kill_all(Verdict.POOL_KILLED)
             case Request.TERMINATE_ALL:
-                machine.on_terminate_all(time.monotonic())
+                machine.on_terminate_all(clock.now())
                 self._crew.terminate_all()
             case Request.RECYCLE:
-                machine.on_recycle(Expiry.RECYCLE, time.monotonic())
+                machine.on_recycle(Expiry.RECYCLE, clock.now())
             case Request.RESTART:
                 self._crew.servers.restart(argument)
             case Request.ASK:
@@ -366,7 +366,7 @@ class Supervisor:
         if worker.state is WorkerState.SPAWNED and kind == Kind.READY:
             if payload:
                 self._on_unpinned(worker.slot, bytes(payload).decode(errors="replace"))
-            self._machine.on_ready(worker, time.monotonic())
+            self._machine.on_ready(worker, clock.now())
         elif worker.state is WorkerState.SPAWNED and kind == Kind.INIT_FAILED:
             data = bytes(payload)
             self._intake.broken = lambda: initializer_error(data)
@@ -374,7 +374,7 @@ class Supervisor:
         elif worker.tasks and worker.tasks[0].seq == seq and kind in ANSWER_KINDS:
             if flags & TRACKED:
                 self._crew.servers.hear_relay()
-            link, now = self._crew.links[worker.generation], time.monotonic()
+            link, now = self._crew.links[worker.generation], clock.now()
             began = link.began_ns(worker.tasks_done)
             seconds = micros / 1e6 if micros < MAX_MICROS else now - began / 1e9
             self._tally.busy[worker.slot] += seconds
@@ -437,7 +437,7 @@ class Supervisor:
                 self._finished = True
             elif verb is Verb.LOOK_AT_GROUP:
                 assert self._groups is not None
-                machine.on_group_memory(time.monotonic(), self._groups.look(), crew.private_memory)
+                machine.on_group_memory(clock.now(), self._groups.look(), crew.private_memory)
             else:
                 assert worker is not None
                 self._act_on_worker(verb, worker)
@@ -452,7 +452,7 @@ class Supervisor:
             return  # decided in the same turn, before the news came: an initializer raised, and another worker was not forked
         match verb:
             case Verb.LOOK:
-                self._machine.on_memory(worker, time.monotonic(), self._crew.private_memory(worker))
+                self._machine.on_memory(worker, clock.now(), self._crew.private_memory(worker))
             case Verb.SPAWN:
                 self._crew.spawn(worker)
             case Verb.STOP:
@@ -460,7 +460,7 @@ class Supervisor:
             case Verb.KILL:
                 self._crew.kill(worker)
             case Verb.RECALL:
-                self._machine.on_recalled(worker, self._crew.recall(worker), time.monotonic(), alive=True)
+                self._machine.on_recalled(worker, self._crew.recall(worker), clock.now(), alive=True)
 
     def _why_broken(self) -> BaseException:
         make = self._intake.broken

@@ -17,12 +17,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._core.control import Ask
 from .._core.wire import Answer, AnswerReader, Kind, MalformedFrame
+from .._shared import clock
 from .._shared.descriptors import close_all
 from .._shared.pidfd import is_stand_in
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
@@ -263,7 +263,7 @@ class WorkerLink:
     def started_at(self, seq: int) -> float | None:
         """When (monotonic seconds) the worker took this task; None: it has not, or its page is overwritten."""
         started = self._page.started_at(seq)
-        return None if started is None or started > time.monotonic() else started
+        return None if started is None or started > clock.now() else started
 
     def began_ns(self, count: int) -> int:
         """When (monotonic nanoseconds) it took the task whose answer, its `count`-th from 0, is read now."""
@@ -298,7 +298,7 @@ class WorkerLink:
         False: we may not. The fork server was asked, if there is one; it may be stopped.
         """
         if self.without_pidfd and self.patience_end is None:
-            self.patience_end = time.monotonic() + SERVER_PATIENCE_S  # only the server will tell, and it may be stopped
+            self.patience_end = clock.now() + SERVER_PATIENCE_S  # only the server will tell, and it may be stopped
         if self.pidfd < 0 or send_signal(self.pidfd, self.pid, signal.SIGKILL):
             return True
         self.ask_server(Ask.KILL)

@@ -20,12 +20,12 @@ import importlib
 import itertools
 import os
 import sys
-import time
 import types
 import weakref
 from collections import deque
 from typing import Any
 
+from forkpool._shared import clock
 from forkpool._shared.importable import is_importable, module_of_globals
 
 Key = tuple[str, ...]
@@ -85,7 +85,7 @@ def attributes_of(key: Key) -> set[str]:
 
 def _new_uid() -> str:
     # The pid is read each time: workers are forks that share this module's state.
-    return f"{os.getpid()}-{time.monotonic_ns()}-{next(_counter)}"
+    return f"{os.getpid()}-{clock.now_ns()}-{next(_counter)}"
 
 
 def uid_of(cls: Any) -> str:

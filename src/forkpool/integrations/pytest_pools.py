@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import ast
 import os
-import time
 from collections.abc import Generator, Iterable
 from concurrent.futures import wait
 from typing import Any
 
 import pytest
 
+from .._shared import clock
 from ..diagnostics import PoolSnapshot, TaskSnapshot, leftovers, snapshot
 from ..executor import ForkPoolExecutor
 
@@ -120,9 +120,9 @@ class WatchedPool:
         lines = self.end_tasks(())
         held = self._without_foreign(snapshot(self.executor))
         self.executor.shutdown(wait=False, cancel_futures=True)
-        end = time.monotonic() + _END_PATIENCE_S
+        end = clock.now() + _END_PATIENCE_S
         for thread in held.threads:  # with `wait=True` a done-callback that blocks would hang us
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join(max(0.0, end - clock.now()))
         return lines + [f"{self._fixture} left behind: {line}{self._origin_of(line)}" for line in leftovers(held)]
 
     def _origin_of(self, line: str) -> str:
