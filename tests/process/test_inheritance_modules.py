@@ -79,6 +79,88 @@ def test_entries_added_to_the_path_later_travel_with_the_next_task(start: Start)
     assert (program.value("same_worker"), program.value("by_name")) == ("True", "True")
 
 
+MODULES_IN_TWO_FOLDERS = """
+from pathlib import Path
+for folder in ("a", "b"):
+    Path(folder, "lib").mkdir(parents=True)
+    for name in ("model", "lib/tool", f"lib/tool_of_{folder}"):
+        Path(folder, f"{name}.py").write_text(f"def who():\\n    return {folder!r}\\n")
+from forkpool import ForkPoolExecutor
+"""
+
+
+def test_a_relative_entry_of_the_path_means_what_it_means_at_submit(start: Start) -> None:
+    """`python -c`, a REPL and a notebook have "" on `sys.path`: after `os.chdir` that is another directory."""
+    program = start(
+        MODULES_IN_TWO_FOLDERS
+        + """
+sys.path.insert(0, "")
+with ForkPoolExecutor(1) as ex:
+    os.chdir("a")
+    pid = ex.submit(os.getpid).result()
+    os.chdir("../b")
+    import model
+    mark("who", model.who())
+    mark("who", ex.submit(model.who).result())
+    sys.path.insert(0, "lib")
+    import tool
+    mark("who", ex.submit(tool.who).result())
+    os.chdir("../a")  # for the interpreter "lib" is still what it was when it was first searched
+    import tool_of_b
+    mark("who", ex.submit(tool_of_b.who).result())
+    mark("who", ex.submit(lambda: __import__("model").who()).result())
+    mark("same", ex.submit(os.getpid).result() == pid)
+    ex.submit(os._exit, 1).exception()
+    mark("who", ex.submit(model.who).result())
+    mark("who", ex.submit(tool.who).result())
+"""
+    ).finish()
+    assert program.all("who") == ["b"] * 7
+    assert program.value("same") == "True"
+
+
+def test_a_module_of_an_entry_that_was_removed_again(start: Start) -> None:
+    """The idiom: insert, import, remove. The next worker and the next pool find the module as the first one did."""
+    program = start(
+        MODULES_IN_TWO_FOLDERS
+        + """
+ex = ForkPoolExecutor(1)
+ex.submit(len, "a").result()
+sys.path.insert(0, str(Path("a").resolve()))
+import model
+mark("who", ex.submit(model.who).result())
+del sys.path[0]
+mark("who", ex.submit(model.who).result())
+ex.submit(os._exit, 1).exception()
+mark("who", ex.submit(model.who).result())
+ex.restart_workers()
+mark("who", ex.submit(model.who).result())
+ex.shutdown()
+with ForkPoolExecutor(1) as ex:
+    mark("who", ex.submit(model.who).result())
+"""
+    ).finish()
+    assert program.all("who") == ["a"] * 5
+
+
+def test_an_entry_that_hides_a_module_which_the_host_has(start: Start) -> None:
+    """What runs is the host's, in each worker, though a fresh interpreter would find another file now."""
+    program = start(
+        MODULES_IN_TWO_FOLDERS
+        + """
+sys.path.insert(0, str(Path("a").resolve()))
+import model
+with ForkPoolExecutor(1) as ex:
+    mark("who", ex.submit(model.who).result())
+    sys.path.insert(0, str(Path("b").resolve()))
+    mark("who", ex.submit(model.who).result())
+    ex.submit(os._exit, 1).exception()
+    mark("who", ex.submit(model.who).result())
+"""
+    ).finish()
+    assert program.all("who") == ["a"] * 3
+
+
 def test_a_module_that_is_gone_when_the_worker_looks_for_it(start: Start) -> None:
     """The error shows both paths, whether the host's was changed since the pool was made or not."""
     program = start("""

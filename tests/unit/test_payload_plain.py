@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from forkpool._shared import import_path
 from forkpool._shared.payload import CallDecoder, CallEncoder, ResultEncoder, load_value
 from forkpool._shared.plain import MAX_ITEMS, is_plain, is_plain_callable
 
@@ -62,7 +63,8 @@ def test_a_plain_call_makes_the_round_trip() -> None:
 def test_a_name_travels_beside_the_call_and_only_if_one_is_given(
     fn: Any, path: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder, decoder = CallEncoder(), CallDecoder()
+    encoder, decoder = CallEncoder(), CallDecoder(import_path.look().path)
+    encoder.path_of_calls()  # what it begins with
     monkeypatch.setattr(sys, "path", [*sys.path, *path])
     for name in ("thumb", None, "", "n\u00e4me\0\udc80"):
         assert decoder.decode(encoder.encode(fn, ("a",), {}, name))[1:] == (("a",), {})
@@ -83,12 +85,36 @@ def test_serializer_cloudpickle_never_takes_the_short_way() -> None:
 
 def test_entries_added_to_sys_path_travel_with_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = CallEncoder()
-    before = list(sys.path)
+    before = import_path.look().path
+    assert encoder.encode(len, ("abc",), {})[0] == PLAIN_TAG
     monkeypatch.setattr(sys, "path", [*before, "/added/later"])
     payload = encoder.encode(len, ("abc",), {})
     monkeypatch.setattr(sys, "path", list(before))
-    assert CallDecoder().decode(payload) == (len, ("abc",), {})
+    assert CallDecoder(before).decode(payload) == (len, ("abc",), {})
     assert sys.path == [*before, "/added/later"]
+
+
+def test_the_worker_searches_where_the_host_does_and_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the host's order; what a task or initializer of the worker has put in front stays there."""
+    first, encoder = ["/a", "/lib"], CallEncoder()
+    monkeypatch.setattr(sys, "path", first)
+    calls = [encoder.encode(len, ("abc",), {})]
+    monkeypatch.setattr(sys, "path", ["/b", "/lib"])
+    calls.append(encoder.encode(len, ("abc",), {}))
+    monkeypatch.setattr(sys, "path", ["/mine", "/a", "/lib", "/mine too"])
+    decoder = CallDecoder(encoder.path_of_calls())
+    shown = [(decoder.decode(call), list(sys.path))[1] for call in (*calls, calls[0])]
+    kept = [entry for entry in encoder.path_of_calls() if entry not in first]
+    assert shown[0] == ["/mine", "/a", "/lib", "/mine too"]
+    assert shown[1] == ["/mine", "/b", "/lib", *kept, "/mine too"]
+    assert shown[2] == ["/mine", "/a", "/lib", *kept, "/mine too"]
+
+
+def test_the_worker_was_started_with_another_path_than_its_calls_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `restart_workers()`: a call without a path is for that of the pool's first call."""
+    monkeypatch.setattr(sys, "path", ["/new", "/lib"])
+    assert CallDecoder(["/old", "/lib"], ["/new", "/lib"]).decode(CallEncoder().encode(len, ("abc",), {}))
+    assert sys.path == ["/old", "/lib"]
 
 
 def test_small_builtin_results_are_plain_and_others_are_not() -> None:

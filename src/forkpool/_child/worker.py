@@ -75,7 +75,7 @@ class WorkerProcess:
     def __init__(self, snapshot: dict[str, Any]) -> None:
         """In the fork server, when everything is preloaded. It gets a worker's signal handlers, which do nothing in it."""
         self._snapshot = snapshot
-        self._loop = TaskLoop(snapshot["sys_path"])
+        self._loop = TaskLoop(snapshot["path_of_calls"], snapshot["sys_path"])
         self._identity = prepare_worker(snapshot, keep_signals=self._loop.set_handlers())
         self._signals = SignalGuard(in_fork=True)
         self._streams = keep_unfinished_lines()
@@ -176,10 +176,10 @@ class TaskLoop:
     _first_stamp: int
     _signals: SignalGuard
 
-    def __init__(self, host_path: list[str]) -> None:
+    def __init__(self, path_of_calls: list[str], path_here: list[str]) -> None:
         self._pid = 0  # in the fork server, where what follows is not there yet
         self._pipe = TaskPipe()
-        self._decoder = CallDecoder(host_path)
+        self._decoder = CallDecoder(path_of_calls, path_here)
         self._encoder = ResultEncoder()
         # Made while there is memory for it; said when there is none to describe an exception.
         self._no_memory = self._encoder.encode_exception(MemoryError("the worker has no memory left, not even to say for what"))

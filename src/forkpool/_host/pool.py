@@ -148,7 +148,7 @@ class Pool(AnyPool):
         self._check_open()
         if not self._claim:
             return
-        snapshot = take_snapshot(self.config.env, self.config.max_workers, self.config.preload)
+        snapshot = take_snapshot(self.config.env, self.config.max_workers, self.config.preload, self.encoder.path_of_calls())
         answer: SimpleQueue[MakeError | None] = SimpleQueue()
         self._post((Request.RESTART, Restart(snapshot, answer.put)))
         if self.is_supervisor_thread():
@@ -220,7 +220,7 @@ class Pool(AnyPool):
         _check_not_preloading()
         self._check_open()  # once more: a fork may have come in between
         init = None if self.config.initializer is None else self.encode_initializer()
-        supervisor = Supervisor(self.config, self.intake, self.claim, init, self.name)
+        supervisor = Supervisor(self.config, self.intake, self.claim, init, self.name, self.encoder.path_of_calls())
         keep_until_exit(self)
         settled = _thread.allocate_lock()
         settled.acquire()

@@ -105,14 +105,14 @@ class Servers:
         self._warned_of_threads = False
         self._warned_of_proc = False
 
-    def open(self) -> None:
+    def open(self, path_of_calls: list[str]) -> None:
         """Look at the host. While the first submit waits, so that what its thread does next does not show.
 
         Raises:
             RuntimeError: There is no Python to run as fork server.
         """
         self._command = interpreter_command()
-        self._snapshot = take_snapshot(self._config.env, self._config.max_workers, self._config.preload)
+        self._snapshot = take_snapshot(self._config.env, self._config.max_workers, self._config.preload, path_of_calls)
 
     def pin(self, pinning: Pinning) -> None:
         """Have the workers bind themselves as was chosen. Before the first fork server starts."""

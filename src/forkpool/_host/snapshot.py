@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from .._shared import import_path
 from .main_program import main_program
 
 _FLAGS = {
@@ -110,14 +111,21 @@ def _arguments() -> list[str]:
     return [arg for arg in argv if isinstance(arg, str)] if isinstance(argv, list | tuple) else []
 
 
-def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1, preload: tuple[str, ...] = ()) -> dict[str, Any]:
+def take_snapshot(
+    env: Mapping[str, str] | None,
+    max_workers: int = 1,
+    preload: tuple[str, ...] = (),
+    path_of_calls: list[str] | None = None,
+) -> dict[str, Any]:
     """Return what `forkpool._child.inherit` applies in the fork server and in each worker.
 
     Args:
         env: Variables to set on top of this process's environment.
         max_workers: Number of slots of the pool.
         preload: Modules that the fork server imports.
+        path_of_calls: What `sys.path` is for a call that brings none along; None: what it is now.
     """
+    path = import_path.look().path  # in absolute terms: a task that changes the cwd must not change what is imported
     return {
         "host_pid": os.getpid(),
         "max_workers": max_workers,
@@ -126,7 +134,8 @@ def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1, preload: 
         "thread_variables": None,
         "cwd": _cwd(),
         "umask": _umask(),
-        "sys_path": import_path(),
+        "sys_path": path,
+        "path_of_calls": path if path_of_calls is None else path_of_calls,
         "argv": _arguments(),
         "interpreter": _interpreter_settings(),
         "locale": _locale_names(),
@@ -141,16 +150,6 @@ def take_snapshot(env: Mapping[str, str] | None, max_workers: int = 1, preload: 
 def environment(env: Mapping[str, str] | None) -> dict[str, str]:
     """Return this process's environment with `env` on top: for exec, so that it holds before anything is imported."""
     return {**os.environ, **(env or {})}
-
-
-def import_path() -> list[str]:
-    """Return `sys.path` in absolute terms: a task that changes the cwd must not change what is imported."""
-    here = _cwd()
-    return [_absolute(entry, here) for entry in sys.path if isinstance(entry, str)]
-
-
-def _absolute(entry: str, here: str | None) -> str:
-    return entry if here is None or os.path.isabs(entry) else os.path.normpath(os.path.join(here, entry))
 
 
 def _cwd() -> str | None:

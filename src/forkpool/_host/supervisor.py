@@ -52,16 +52,19 @@ class Supervisor:
         claim: Callable[[Supervisor], bool],
         init_payload: bytes | None,
         pool_name: str,
+        path_of_calls: list[str],
     ) -> None:
         """
         Args:
             claim: Asked on the thread: True if this is the supervisor that serves the pool.
             init_payload: The initializer's call.
+            path_of_calls: The `sys.path` of calls that bring none along.
         """
         self.error: BaseException | None = None  # why it cannot serve
         self.waker: Waker | None = None
         self._stdio = StdioGuard()
         self._intake = intake
+        self._path_of_calls = path_of_calls
         self._claim = claim
         self._reactor = Reactor()
         self._log = Log()
@@ -154,7 +157,7 @@ class Supervisor:
             OSError: No descriptor, or no memory for one, to be had.
             RuntimeError: There is no Python to run as fork server.
         """
-        self._crew.servers.open()
+        self._crew.servers.open(self._path_of_calls)
         self._stdio.open()
         self.waker = Waker()
         self._reactor.open()

@@ -4,7 +4,8 @@ Runs in: host (any thread that submits) and worker (when it encodes results).
 Must not import anything that is not imported yet, and must not call user code besides import finders.
 Hard part: `sys.modules` proves nothing. A plugin loader, pytest's importlib mode or a notebook put modules there that no
 other process can import, so the verdict asks the finders that every interpreter has, and compares the origin.
-It is given once per module object: a module that was importable when first used was loaded by the worker's `sys.path` too.
+It is given once per module object, and taken back when `sys.path` or the cwd has changed and another file of that name comes
+first now. One that is found no more stays importable: what was sent by its name before must not become another thing.
 Tests: tests/unit/test_payload_importable.py
 """
 
@@ -15,6 +16,8 @@ import sys
 import types
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from typing import Any
+
+from forkpool._shared import import_path
 
 BY_NAME_ONLY = (
     "and serializer='pickle' ships nothing by value; use serializer='auto', or move it to the top level of a module that "
@@ -27,6 +30,7 @@ _verdicts: dict[str, tuple[Any, bool]] = {
     "builtins": (sys.modules["builtins"], True),
     "sys": (sys, True),
 }
+_earlier: dict[str, Any] = {}  # name -> module object that was importable before the path changed
 
 
 def is_importable(name: str | None) -> bool:
@@ -39,12 +43,25 @@ def is_importable(name: str | None) -> bool:
         return known[1]
     if module is None or name in NEVER_BY_REFERENCE:
         return False
-    verdict = _would_be_found(name, module)
+    judged = _would_be_found(name, module)
+    verdict = judged if judged is not None else _earlier.get(name) is module
     _verdicts[name] = (module, verdict)
     return verdict
 
 
-def _would_be_found(name: str, module: Any) -> bool:
+def _doubt_all() -> None:
+    """Ask again, for each module that is importable, whether it still is. What goes by value goes on to do so."""
+    for name, known in list(_verdicts.items()):
+        if known[1]:
+            _earlier[name] = known[0]
+            _verdicts.pop(name, None)
+
+
+import_path.when_changed.append(_doubt_all)
+
+
+def _would_be_found(name: str, module: Any) -> bool | None:
+    """None: nothing of that name would be found."""
     if name in sys.builtin_module_names:
         return True
     parent, _, leaf = name.rpartition(".")
@@ -58,8 +75,18 @@ def _would_be_found(name: str, module: Any) -> bool:
         found = None  # a finder of somebody else that cannot cope: by value is the safe answer
     if found is None:
         # `os.path` is an attribute of a module that is no package: whoever imports the parent has it.
-        return bool(parent) and not hasattr(sys.modules[parent], "__path__") and hasattr(sys.modules[parent], leaf)
-    return _same_origin(found, module)
+        return True if parent and not hasattr(sys.modules[parent], "__path__") and hasattr(sys.modules[parent], leaf) else None
+    if not _same_origin(found, module):
+        return False
+    if not parent:
+        import_path.keep(map(os.path.dirname, _own_places(found)))
+    return True
+
+
+def _own_places(found: ModuleSpec) -> list[str]:
+    """The file of a module, or the folders of a package."""
+    folders = found.submodule_search_locations
+    return [found.origin or ""] if folders is None else list(folders)
 
 
 def _is_alias(name: str, module: Any) -> bool:
@@ -69,9 +96,15 @@ def _is_alias(name: str, module: Any) -> bool:
 
 
 def _find_spec(name: str, path: Any) -> ModuleSpec | None:
+    """Find a module as a worker would.
+
+    Args:
+        path: Of the package that it is in; None: it is in none, and found on the import path.
+    """
     finders: tuple[Any, ...] = (BuiltinImporter, FrozenImporter, PathFinder)
     for finder in (*finders, *filter(_is_editable_finder, sys.meta_path)):
-        spec: ModuleSpec | None = finder.find_spec(name, path)
+        where = import_path.look().path if path is None and finder is PathFinder else path
+        spec: ModuleSpec | None = finder.find_spec(name, where)
         if spec is not None:
             return spec
     return None

@@ -6,6 +6,7 @@ finalizer may submit again), or catch what is not an `Exception`.
 
 A payload starts with one byte of flags; lengths are 64 bits wide:
     flags  [TITLE: length, name]  [PATH: length, pickled sys.path]  [RICH: length, pickled table of entries]  pickled body
+A call without PATH is for the `sys.path` that its encoder began with, whatever the worker was started with or did since.
 HOLDING: it needs descriptors, which the worker fetches; in the host it is a `passed_fds.HoldingPayload`.
 The body is (module, name, args, kwargs) of a plain call, (namespace, name, args, kwargs) of one that is NAMED, else
 (function, args, kwargs); of a result the value. The name is there only if `options(name=)` gave one.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import pickle
 import struct
 import sys
@@ -25,11 +27,12 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
-from forkpool._shared import explain
+from forkpool._shared import explain, import_path
 from forkpool._shared.explain import PayloadError
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
 
 if TYPE_CHECKING:
+    from forkpool._shared.import_path import PathLook
     from forkpool._shared.mp_support import Spawning
     from forkpool._shared.passed_fds import Holding
     from forkpool._shared.rebuild import Applier
@@ -75,7 +78,8 @@ class CallEncoder:
             tracking.name_classes_of_main()
         self._auto = serializer == "auto"
         self._standard = serializer == "pickle"
-        self._path = list(sys.path)
+        self._begun: dict[str, list[str]] = {}  # "path": what calls without one are for, from the first call on
+        self._path: tuple[PathLook, bytes | None] = (import_path.NEVER, None)  # where modules are found; what calls bring along
         self._sizes = explain.SizeWatch(warn) if warn is not None else None
 
     def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None) -> bytes:
@@ -86,9 +90,12 @@ class CallEncoder:
         Raises:
             PayloadError: The user's: a part of the call cannot travel. Nothing was changed.
         """
-        if self._auto and all_plain(args) and (not kwargs or all_plain(kwargs.values())) and sys.path == self._path:
+        if self._auto and all_plain(args) and (not kwargs or all_plain(kwargs.values())):
+            look, path = self._path
+            if not look.holds():
+                path = self._look_again()
             if is_plain_callable(fn):
-                head = _PLAIN_TAG if name is None else b"".join((bytes((TITLE,)), *_with_length(_as_bytes(name))))
+                head = _PLAIN_TAG if name is None and path is None else _head(path, 0, name)
                 payload = head + pickle.dumps((fn.__module__, fn.__qualname__, args, kwargs), 5)
                 if len(payload) >= explain.BIG and self._sizes is not None:
                     from forkpool._shared.session import Session
@@ -96,22 +103,28 @@ class CallEncoder:
                     self._sizes.look(Session, fn, args, kwargs, [])
                 return payload
             if type(fn) is FunctionType and not self._preloads_main:
-                return self._encode_repeated(fn, args, kwargs, name)
+                return self._encode_repeated(fn, args, kwargs, path, name)
         return self._encode_rich(fn, args, kwargs, name)
 
-    def _encode_repeated(self, fn: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> bytes:
+    def path_of_calls(self) -> list[str]:
+        """Return the `sys.path` that calls are for if they bring none along."""
+        return self._begun.get("path") or self._begun.setdefault("path", import_path.look().path)
+
+    def _encode_repeated(
+        self, fn: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any], path: bytes | None, name: str | None
+    ) -> bytes:
         """Encode a function that goes by value, with plain arguments: it may have been sent before."""
         repeated = _repeated_calls()
         known = repeated.find(fn)
         if known is None:
             payload = self._encode_rich(fn, args, kwargs, name)
-            if payload[0] == RICH | NAMED:
-                repeated.learn(fn, bytes(_split(memoryview(payload)[1:])[0]))
+            if payload[0] & ~PATH == RICH | NAMED:
+                repeated.learn(fn, _table_of(payload))
             return payload
         body = pickle.dumps((known.space, known.name, args, kwargs), 5)
         if len(body) >= explain.BIG:
             return self._encode_rich(fn, args, kwargs, name)  # which may have something to say about that
-        return _join_bytes(body, known.table, None, NAMED, name)
+        return _join_bytes(body, known.table, path, NAMED, name)
 
     def _encode_rich(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> bytes:
         from forkpool._shared import mp_support
@@ -134,7 +147,7 @@ class CallEncoder:
             raise explain.call_error(type(session), *call, exc) from _cause_of(exc)
         entries, holding = session.table(), spawning.take_holding()
         flags = (HOLDING if holding else 0) | (NAMED if named else 0)
-        payload = _join(body, entries, self._path_if_changed(), flags, name)
+        payload = _join(body, entries, self._look_again(), flags, name)
         if self._sizes is not None and len(payload) >= explain.BIG:
             self._sizes.look(type(session), *call, entries)
         return payload if holding is None else _with_holding(payload, holding)
@@ -144,21 +157,28 @@ class CallEncoder:
             return sessions.PreloadedStandardSession() if self._standard else sessions.PreloadedSession()
         return sessions.StandardSession() if self._standard else sessions.Session()
 
-    def _path_if_changed(self) -> list[str] | None:
-        return None if sys.path == self._path else [entry for entry in sys.path if isinstance(entry, str)]
+    def _look_again(self) -> bytes | None:
+        """Return what the call brings along to say where modules are found; None: where they were for the first call of all."""
+        look = import_path.look()
+        part = None if look.path == self.path_of_calls() else pickle.dumps(look.path, 5)
+        self._path = look, part
+        return part
 
 
 class CallDecoder:
     """Unpickle calls in a worker; lives as long as the worker. One thread.
 
     Args:
-        host_path: The host's `sys.path`, which calls bring along only when it was changed; None: this process is the host.
+        host_path: The host's `sys.path` for calls that bring none along; None: this process is the host, and keeps its own.
+        path_here: What this process has of the host's `sys.path` when it starts; None: the same.
     """
 
-    def __init__(self, host_path: list[str] | None = None) -> None:
+    def __init__(self, host_path: list[str] | None = None, path_here: list[str] | None = None) -> None:
+        self._is_host = host_path is None
         self._host_path = sys.path if host_path is None else host_path
         self.name: str | None = None  # of the call that was decoded last, if it was given one
-        self._last_path: list[str] | None = None
+        self._path_here = path_here or self._host_path
+        self._last_path: tuple[bytes, list[str]] = (b"", [])  # as it came, and what it says
         # Tables of which nothing is new to this worker: namespace, name, function, and the namespace's module.
         self._settled: dict[bytes, tuple[str, str, Any, Any]] = {}
 
@@ -178,8 +198,9 @@ class CallDecoder:
                 self.name = str(part, "utf-8", "surrogatepass")
             if flags & PATH:
                 part, view = _split(view)
-                host_path = pickle.loads(part)
-                self._extend_path(host_path)
+                host_path = self._load_path(part)
+            if host_path is not self._path_here and not self._is_host:
+                self._follow(host_path)
             if not flags & RICH:
                 module, name, args, kwargs = pickle.loads(view)
                 return _look_up(module, name), args, kwargs
@@ -221,13 +242,19 @@ class CallDecoder:
 
         return Applier(pickle.loads(table), worker=True)
 
-    def _extend_path(self, path: list[str]) -> None:
-        if path == self._last_path:
-            return
-        self._last_path = path
-        for position, entry in enumerate(path):
-            if entry not in sys.path:
-                sys.path.insert(position, entry)
+    def _load_path(self, part: memoryview) -> list[str]:
+        if part != self._last_path[0]:
+            self._last_path = bytes(part), pickle.loads(part)
+        return self._last_path[1]
+
+    def _follow(self, path: list[str]) -> None:
+        """Search where the host does, in its order. What was added here (by an initializer, a task) stays: ahead, or behind."""
+        before = self._path_here
+        if path != before:
+            ahead = list(itertools.takewhile(lambda entry: entry not in before, sys.path))
+            behind = [entry for entry in sys.path[len(ahead) :] if entry not in before and entry not in path]
+            sys.path[:] = [*(entry for entry in ahead if entry not in path), *path, *behind]
+        self._path_here = path
 
 
 class ResultEncoder:
@@ -306,22 +333,32 @@ def load_body(flags: int, view: memoryview, open_table: Callable[[memoryview], A
         return (global_ref(*value[:2]), *value[2:]) if flags & NAMED else value
 
 
-def _join(body: bytes, entries: list[Any], path: list[str] | None, flags: int, name: str | None = None) -> bytes:
+def _join(body: bytes, entries: list[Any], path: bytes | None, flags: int, name: str | None = None) -> bytes:
     return _join_bytes(body, pickle.dumps(entries, 5), path, flags, name)
 
 
-def _join_bytes(body: bytes, table: bytes, path: list[str] | None, flags: int, name: str | None) -> bytes:
+def _join_bytes(body: bytes, table: bytes, path: bytes | None, flags: int, name: str | None) -> bytes:
+    return b"".join((_head(path, flags | RICH, name), *_with_length(table), body))
+
+
+def _head(path: bytes | None, flags: int, name: str | None) -> bytes:
     parts = [b""]
     if name is not None:
         flags |= TITLE
         parts += _with_length(_as_bytes(name))
     if path is not None:
         flags |= PATH
-        parts += _with_length(pickle.dumps(path, 5))
-    flags |= RICH
-    parts += _with_length(table)
+        parts += _with_length(path)
     parts[0] = bytes((flags,))
-    return b"".join((*parts, body))
+    return b"".join(parts)
+
+
+def _table_of(payload: bytes) -> bytes:
+    """The table of a call by value that has no name."""
+    view = memoryview(payload)[1:]
+    if payload[0] & PATH:
+        _, view = _split(view)
+    return bytes(_split(view)[0])
 
 
 @functools.cache
