@@ -161,6 +161,46 @@ with ForkPoolExecutor(1) as ex:
     assert program.all("who") == ["a"] * 3
 
 
+USES_A_POOL = """
+import os
+from forkpool import ForkPoolExecutor
+depth = int(os.environ.get("DEPTH", "0"))
+if depth > 2:
+    raise SystemExit("nested without end")
+class Pair:
+    def __init__(self, n):
+        self.twice = n * 2
+def square(n):
+    return n * n, Pair(n)
+with ForkPoolExecutor(1, env={"DEPTH": str(depth + 1)}) as ex:
+    TABLE = [n + pair.twice for n, pair in ex.map(square, range(3)) if type(pair) is Pair]
+"""
+
+
+def test_a_module_that_uses_a_pool_while_it_is_imported(start: Start) -> None:
+    """Sent by name, its function would make the worker import the module, which makes a pool, whose worker imports it ..."""
+    program = start(
+        f"SOURCE = {USES_A_POOL!r}"
+        + """
+from pathlib import Path
+import importlib
+Path("package").mkdir()
+Path("module.py").write_text(SOURCE)
+Path("package/__init__.py").write_text(
+    SOURCE.replace("def square", "from package.inner import square\\nfrom package.inner import Pair\\ndef unused"))
+Path("package/inner.py").write_text(SOURCE.partition("with ")[0])
+import module, package
+mark("table", module.TABLE)
+mark("table", package.TABLE)
+mark("table", importlib.reload(module).TABLE)
+from forkpool import ForkPoolExecutor
+with ForkPoolExecutor(1) as ex:
+    mark("table", sorted(set(n for n, pair in ex.map(module.square, range(3)) if type(pair) is module.Pair)))
+"""
+    ).finish()
+    assert program.all("table") == ["[0, 3, 8]"] * 3 + ["[0, 1, 4]"]
+
+
 def test_a_module_that_is_gone_when_the_worker_looks_for_it(start: Start) -> None:
     """The error shows both paths, whether the host's was changed since the pool was made or not."""
     program = start("""

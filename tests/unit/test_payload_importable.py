@@ -73,6 +73,25 @@ def test_a_module_that_replaces_another_gets_its_own_verdict(monkeypatch: pytest
     del json
 
 
+def test_a_module_that_is_being_imported_is_not_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what is in such a package. The verdict comes with the end of the import."""
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "part.py").write_text("")
+    (tmp_path / "unfinished" / "__init__.py").write_text(
+        "import unfinished.part\nfrom forkpool._shared.importable import is_importable\n"
+        "DURING = is_importable('unfinished'), is_importable('unfinished.part')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("unfinished")
+    names = ("unfinished", "unfinished.part")
+    assert module.DURING == (False, False)
+    assert [is_importable(name) for name in names] == [True, True]
+    importlib.reload(module)
+    assert [is_importable(name) for name in names] == [True, True]
+    for name in names:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_namespace_packages_are_compared_by_their_search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "spaced" / "inner").mkdir(parents=True)
     (tmp_path / "spaced" / "inner" / "leaf.py").write_text("")

@@ -6,6 +6,8 @@ Hard part: `sys.modules` proves nothing. A plugin loader, pytest's importlib mod
 other process can import, so the verdict asks the finders that every interpreter has, and compares the origin.
 It is given once per module object, and taken back when `sys.path` or the cwd has changed and another file of that name comes
 first now. One that is found no more stays importable: what was sent by its name before must not become another thing.
+A module that is being imported is not importable: a worker that imported it would do once more what this import does just now,
+without end if that is to use a pool. It gets a verdict when it is there.
 Tests: tests/unit/test_payload_importable.py
 """
 
@@ -43,6 +45,8 @@ def is_importable(name: str | None) -> bool:
         return known[1]
     if module is None or name in NEVER_BY_REFERENCE:
         return False
+    if _is_being_imported(name):
+        return False
     judged = _would_be_found(name, module)
     verdict = judged if judged is not None else _earlier.get(name) is module
     _verdicts[name] = (module, verdict)
@@ -58,6 +62,16 @@ def _doubt_all() -> None:
 
 
 import_path.when_changed.append(_doubt_all)
+
+
+def _is_being_imported(name: str) -> bool:
+    """Tell whether the code of a module, or of a package that it is in, has not come to its end."""
+    while name:
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            return True
+        name = name.rpartition(".")[0]
+    return False
 
 
 def _would_be_found(name: str, module: Any) -> bool | None:
