@@ -21,6 +21,7 @@ from typing import Any
 
 from forkpool._shared.advice import Failure, Place, advice_for, failure_of, kind_of, shorten
 from forkpool._shared.calls import attribute_of, without_chunks
+from forkpool._shared.changed_meanwhile import MOST_TRIES, is_change
 from forkpool._shared.importable import BY_NAME_ONLY, by_reference, why_not_by_name
 
 BIG = 1_000_000  # arbitrary: below a megabyte a copy costs less than a millisecond
@@ -58,6 +59,24 @@ def call_error(make_session: Callable[[], Any], fn: Any, args: Any, kwargs: Any,
         if (failure := _failure(make_session().encode, value)) is not None:
             return _error(make_session, f"cannot send {where} to a worker", label, value, failure)
     return PayloadError(f"cannot send the call of `{name}` to a worker: {failure_of(exc).text}", name)
+
+
+def changed_error(name: str, key: Any) -> PayloadError:
+    """Return the error for a call that was changed each time.
+
+    Args:
+        key: Of the entry that could not be pickled, if it was one: ("g", namespace, name).
+    """
+    if key is not None and key[0] == "g":
+        what, part = f"global {key[2]!r} used by `{name}`", str(key[2])
+    else:
+        what, part = f"an argument, closure variable or default of `{name}`", name
+    return PayloadError(
+        f"cannot send `{name}` to a worker: {what} was changed by another thread (or a callback) while it was pickled, "
+        f"{MOST_TRIES} times in a row; pass a copy as an argument (made under a lock if need be), or hold a lock for each "
+        "change and each submit",
+        part,
+    )
 
 
 def _roots(name: str, fn: Any, args: Any, kwargs: Any, items: Any) -> Iterator[tuple[str, str, Any]]:
@@ -178,7 +197,7 @@ def _failure(encode: Callable[[Any], bytes], value: Any) -> Failure | None:
     try:
         encode(value)
     except Exception as exc:
-        return failure_of(exc)
+        return None if is_change(exc) else failure_of(exc)  # what changes just now is not to blame
     return None
 
 
@@ -320,7 +339,10 @@ class SizeWatch:
         elif isinstance(fn, (functools.partial, types.MethodType)):
             roots += list(_parts(name_of(fn), fn))
         for label, value in roots:
-            data = make_session().encode(value)
+            try:
+                data = make_session().encode(value)
+            except Exception:  # it was changed since: nothing is said of this call, which is pickled
+                continue
             if len(data) >= BIG:
                 yield label, len(data), hash(data)
 

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
-from forkpool._shared import explain, import_path
+from forkpool._shared import changed_meanwhile, explain, import_path
 from forkpool._shared.explain import PayloadError
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
 
@@ -90,7 +90,11 @@ class CallEncoder:
         Raises:
             PayloadError: The user's: a part of the call cannot travel. Nothing was changed.
         """
-        if self._auto and all_plain(args) and (not kwargs or all_plain(kwargs.values())):
+        try:
+            is_short = self._auto and all_plain(args) and (not kwargs or all_plain(kwargs.values()))
+        except RuntimeError:  # another thread changes an argument just now
+            is_short = False
+        if is_short:
             look, path = self._path
             if not look.holds():
                 path = self._look_again()
@@ -144,13 +148,31 @@ class CallEncoder:
         try:
             body, named = session.encode_call(*call)
         except Exception as exc:
-            raise explain.call_error(type(session), *call, exc) from _cause_of(exc)
+            session, (body, named) = self._try_again(session, call, exc)
         entries, holding = session.table(), spawning.take_holding()
         flags = (HOLDING if holding else 0) | (NAMED if named else 0)
         payload = _join(body, entries, self._look_again(), flags, name)
         if self._sizes is not None and len(payload) >= explain.BIG:
             self._sizes.look(type(session), *call, entries)
         return payload if holding is None else _with_holding(payload, holding)
+
+    def _try_again(self, session: Any, call: Call, exc: Exception) -> tuple[Any, tuple[bytes, bool]]:
+        """Encode a call that failed once more, if that is because another thread changed a part of it meanwhile.
+
+        Raises:
+            PayloadError: It is not, or it did so each time.
+        """
+        for _ in range(changed_meanwhile.MOST_TRIES - 1):
+            if not changed_meanwhile.is_change(exc):
+                raise explain.call_error(type(session), *call, exc) from _cause_of(exc)
+            session = type(session)()
+            session.quieten = changed_meanwhile.quiet
+            encoded = _attempt(session, call)
+            if not isinstance(encoded, Exception):
+                return session, encoded
+            exc = encoded
+        key = exc.args[0] if type(exc).__name__ == "EntryError" else None
+        raise explain.changed_error(explain.name_of(call[0]), key) from _cause_of(exc)
 
     def _new_session(self, sessions: Any) -> Any:
         if self._preloads_main:
@@ -266,7 +288,11 @@ class ResultEncoder:
         Raises:
             PayloadError: The user's: the result cannot travel. The message says what to return instead.
         """
-        if is_plain(value):
+        try:
+            is_short = is_plain(value)
+        except RuntimeError:  # a thread of the task changes it just now
+            is_short = False
+        if is_short:
             data = _PLAIN_TAG + pickle.dumps(value, 5)
             return data, len(data) <= PLAIN_RESULT_LIMIT
         return self.encode_rich(value), False
@@ -385,6 +411,15 @@ def _with_length(data: bytes) -> tuple[bytes, bytes]:
 def _split(view: memoryview) -> tuple[memoryview, memoryview]:
     end = 8 + _LENGTH.unpack_from(view)[0]
     return view[8:end], view[end:]
+
+
+def _attempt(session: Any, call: Call) -> tuple[bytes, bool] | Exception:
+    """What it returns or raises. Here, so that no frame in the error's traceback holds the error."""
+    try:
+        encoded: tuple[bytes, bool] = session.encode_call(*call)
+    except Exception as error:
+        return error
+    return encoded
 
 
 def _cause_of(exc: BaseException) -> BaseException:

@@ -16,6 +16,7 @@ import sys
 import types
 import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,7 @@ class Session:
         self.homes = Homes()
         self._optional: set[Key] = set()  # what nothing but a string names: left out if it cannot be pickled
         self._left_out: dict[Key, EntryError] = {}
+        self.quieten: Callable[[Any], Any] = lambda value: value  # what is pickled of a global; see `changed_meanwhile`
 
     def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
         """Pickle a call; return whether it is the short form (namespace, name, args, kwargs)."""
@@ -255,7 +257,7 @@ class Session:
             return Draft(pickle.dumps(value, 5))
         if type(value) is types.FunctionType and _is_simple(value):
             return self._draft_simple_function(key, value)
-        return self.draft(key, value, value)
+        return self.draft(key, value, self.quieten(value))
 
     def _draft_simple_function(self, key: Key, function: types.FunctionType) -> Draft:
         """Reuse the last draft of a function when all that it was made of is as it was (most calls: 20 µs saved)."""
