@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from ._callables import check_task
 from ._host.any_pool import AnyPool
@@ -139,6 +139,16 @@ class Submitter(Executor):
             memory_limit=memory_limit,
         )
         return OptionsView(self._executor_of_views(), options)
+
+    def __copy__(self) -> NoReturn:
+        """Raise TypeError: a copy that is dropped would shut down the pool that it shares."""
+        raise TypeError(
+            f"cannot copy a {type(self).__name__}: its workers belong to one executor. Pass that on, or make another"
+        )
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        """Raise TypeError, as for a copy."""
+        self.__copy__()
 
     @abstractmethod
     def _executor_of_views(self) -> ForkPoolExecutor:

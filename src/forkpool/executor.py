@@ -209,7 +209,7 @@ class ForkPoolExecutor(Submitter):
     def __del__(self) -> None:
         pool = self.__dict__.get("_pool")
         if pool is not None:
-            pool.close(cancel_queued=False)
+            pool.let_go()
 
     @staticmethod
     def _pool_kind() -> type[AnyPool]:

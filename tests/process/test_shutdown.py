@@ -4,6 +4,7 @@ Rows "interpreter exits with work pending", "executor garbage-collected", "shutd
 wait()", "shutdown(wait=False) ... twice, from a callback, from two threads, in a storm of submits".
 """
 
+import copy
 import gc
 import os
 import threading
@@ -248,6 +249,38 @@ def test_a_future_of_a_call_that_cannot_be_pickled_does_not_hold_the_executor() 
     assert isinstance(error.__cause__, ValueError)
     assert "in raise_another" in "".join(error.__cause__.__notes__)
     assert isinstance(error.__cause__.__cause__, LookupError)
+
+
+def test_executors_that_live_longer_than_our_modules(start: Start) -> None:
+    """At the end the interpreter empties modules; what the program still holds is dropped after that, without a word."""
+    program = start("""
+        from forkpool import ForkPoolExecutor
+        closed, unused, half = ForkPoolExecutor(1), ForkPoolExecutor(1), ForkPoolExecutor.__new__(ForkPoolExecutor)
+        closed.submit(len, "a").result()
+        closed.shutdown()
+        complain = []
+        sys.unraisablehook = lambda what: complain.append(repr(what.exc_value))
+        for name, module in list(sys.modules.items()):
+            if name.startswith("forkpool"):
+                vars(module).update(dict.fromkeys(vars(module)))
+        del closed, unused, half
+        mark("complaints", complain)
+        os._exit(0)
+        """).finish()
+    assert program.value("complaints") == "[]"
+
+
+def test_an_executor_cannot_be_copied() -> None:
+    """A copy would share the pool, and shut it down when it is dropped. As for pickling it: see test_payload_errors."""
+    with ForkPoolExecutor(1) as ex:
+        for one in (ex, ex.options(name="view")):
+            for make in (copy.copy, copy.deepcopy):
+                with pytest.raises(TypeError, match=f"^cannot copy a {type(one).__name__}: its workers belong to one executor"):
+                    make(one)
+            with pytest.raises(TypeError, match="cannot copy"):
+                copy.deepcopy([one])
+        gc.collect()
+        assert ex.submit(len, "abc").result() == 3
 
 
 def test_garbage_collected_pool_without_anybody_who_waits(gate: Gate, marks: Marks) -> None:

@@ -83,6 +83,10 @@ class AnyPool(ABC):
         """Accept no more; finish what was accepted, or only what runs. Does not wait."""
 
     @abstractmethod
+    def let_go(self) -> None:
+        """The executor is gone. Perhaps so late that modules are empty: no global may be looked up unless there is work."""
+
+    @abstractmethod
     def abort(self) -> None:
         """Cancel what is queued, give what runs the grace period, then kill. A second call kills at once."""
 

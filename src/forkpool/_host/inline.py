@@ -95,6 +95,10 @@ class InlinePool(AnyPool):
         """Accept no more. Nothing is ever queued."""
         self._closing = True
 
+    def let_go(self) -> None:
+        """The executor is gone."""
+        self._closing = True
+
     def abort(self) -> None:
         """Accept no more. What other threads run cannot be stopped."""
         self._closing = True

@@ -47,6 +47,7 @@ class Pool(AnyPool):
         super().__init__(config)
         self.intake = Intake(preloads=bool(config.preload))
         self._claim: dict[str, Supervisor] = {}  # "supervisor": the one that serves, once there is one
+        self._in_use = False  # a supervisor was started: the pool is to be told when nobody needs it
         self._refused = Counter()  # calls that could not be pickled: the supervisor never hears of them
         self.stuck_callbacks: threading.Event | None = None  # what the last caller waited for in vain; see ForkFuture
 
@@ -94,6 +95,15 @@ class Pool(AnyPool):
     def close(self, *, cancel_queued: bool) -> None:
         """Accept no more; finish what was accepted, or only what runs. Does not wait."""
         self._end((Request.CLOSE, cancel_queued))
+
+    def let_go(self) -> None:
+        """The executor is gone: the pool closes, if it is in use.
+
+        A global of the program may live longer than our modules' globals. Pools that were used are closed by then
+        (`_finish_all`), or belong to the process that forked this one.
+        """
+        if self._in_use and not self.intake.closing and not self.intake.closed:
+            self.close(cancel_queued=False)
 
     def abort(self) -> None:
         """Cancel what is queued, give what runs the grace period, then kill. A second call kills at once."""
@@ -221,6 +231,7 @@ class Pool(AnyPool):
         self._check_open()  # once more: a fork may have come in between
         init = None if self.config.initializer is None else self.encode_initializer()
         supervisor = Supervisor(self.config, self.intake, self.claim, init, self.name, self.encoder.path_of_calls())
+        self._in_use = True
         keep_until_exit(self)
         settled = _thread.allocate_lock()
         settled.acquire()
