@@ -6,7 +6,7 @@ Hard part: one namespace. `runpy` returns a copy of the globals, so that a funct
 different ones (the standard library lives with that); here the program runs in the module's own dictionary, and what the
 host ships by value is put into the same. So set-up at the top of the program is seen by tasks. Afterwards the module, its
 functions and its classes are called `__main__`, as the host calls its own: equal definitions then look equal on both sides,
-and are left alone (`forkpool._shared.rebuild`).
+and are left alone (`forkpool._shared.applier`).
 Tests: tests/process/test_preload_main.py
 """
 

@@ -16,7 +16,7 @@ import types
 from typing import Any
 
 from .._shared import tracking
-from .._shared.rebuild import Applier
+from .._shared.applier import Applier
 from .._shared.session import ResultSession
 from .._shared.tracking import Key
 

@@ -26,7 +26,7 @@ from .retries import kind_of
 from .verdicts import initializer_error, result_error
 
 if TYPE_CHECKING:
-    from .._shared.rebuild import Applier
+    from .._shared.applier import Applier
     from ..config import TaskOptions
 
 

@@ -20,7 +20,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from forkpool._shared import rebuild
+from forkpool._shared import rebuild_classes
 from forkpool._shared.homes import defaults_of
 from forkpool._shared.plain import SCALARS, is_plain
 
@@ -125,7 +125,7 @@ def _class_parts(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     attributes = _without(attributes, (*_DROPPED, "__slots__", "__module__"))
     if issubclass(type(cls), abc.ABCMeta):
         attributes["_abc_impl"] = _registered(cls)
-    return (rebuild.make_class, type(cls), _Method(*_maker(cls)), cls.__name__, cls.__bases__, basics), attributes
+    return (rebuild_classes.make_class, type(cls), _Method(*_maker(cls)), cls.__name__, cls.__bases__, basics), attributes
 
 
 def _maker(cls: Any) -> tuple[Any, str]:
@@ -158,7 +158,7 @@ def _enum_parts(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     flags = {"boundary": cls._boundary_} if issubclass(cls, enum.Flag) and members else {}
     attributes = {name: value for name, value in vars(cls).items() if name not in members}
     attributes = _without(attributes, (*_DROPPED, *_ENUM_DROPPED, "__module__"))
-    return (rebuild.make_enum, type(cls), cls.__name__, cls.__bases__, basics, members, flags), attributes
+    return (rebuild_classes.make_enum, type(cls), cls.__name__, cls.__bases__, basics, members, flags), attributes
 
 
 _MEMBER_OWN = ("_value_", "_name_", "__objclass__", "_sort_order_")
@@ -172,7 +172,7 @@ _BASE_VALUE: dict[type, Callable[[Any], Any]] = {
 
 
 def _member(member: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Return what `rebuild.make_enum` makes a member of: its value as a builtin, `.value`, its attributes."""
+    """Return what `rebuild_classes.make_enum` makes a member of: its value as a builtin, `.value`, its attributes."""
     base = next((convert(member) for kind, convert in _BASE_VALUE.items() if isinstance(member, kind)), None)
     return base, member._value_, _without(vars(member), _MEMBER_OWN)
 

@@ -32,10 +32,10 @@ from forkpool._shared.explain import PayloadError
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
 
 if TYPE_CHECKING:
+    from forkpool._shared.applier import Applier
     from forkpool._shared.import_path import PathLook
     from forkpool._shared.mp_support import Spawning
     from forkpool._shared.passed_fds import Holding
-    from forkpool._shared.rebuild import Applier
     from forkpool._shared.session import ResultSession
 
 __all__ = ["CallDecoder", "CallEncoder", "PayloadError", "ResultEncoder"]
@@ -260,7 +260,7 @@ class CallDecoder:
             self._settled[table] = (space, name, fn, tracking.module_by_value(space[2:], fresh=True))
 
     def _open_table(self, table: memoryview) -> Applier:
-        from forkpool._shared.rebuild import Applier
+        from forkpool._shared.applier import Applier
 
         return Applier(pickle.loads(table), worker=True)
 
@@ -341,7 +341,7 @@ def load_with(data: Buffer, open_table: Callable[[memoryview], Applier]) -> Any:
 
 
 def _host_table(table: memoryview) -> Applier:
-    from forkpool._shared.rebuild import Applier
+    from forkpool._shared.applier import Applier
 
     return Applier(pickle.loads(table), worker=False)
 

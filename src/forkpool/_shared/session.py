@@ -26,6 +26,7 @@ except ImportError:
     from hashlib import blake2b
 
 from forkpool._shared import by_value_classes, rebuild, tracking
+from forkpool._shared.applier import GONE
 from forkpool._shared.by_value import (
     ByValuePickler,
     PreloadedStandardPickler,
@@ -40,7 +41,6 @@ from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
 from forkpool._shared.lookups import looked_up_by, subclasses_asked_for
 from forkpool._shared.plain import SCALARS, all_plain
-from forkpool._shared.rebuild import GONE
 from forkpool._shared.tracking import Key
 
 MAX_SHARING = 10_000  # arbitrary: in a longer list or dict nobody looks for other globals, each item would cost 0.1 µs
