@@ -528,7 +528,7 @@ def test_a_module_that_the_worker_cannot_find(tmp_path: Path, monkeypatch: pytes
         looked, of_host = info.value.__notes__[0].splitlines()
         assert looked.startswith("The worker looked for 'only_here' in its sys.path: [")
         assert of_host == "The host's sys.path when the call was submitted: ['the host']"
-        worker.encoder._path = []  # as if the folder had been added after the executor was made
+        monkeypatch.syspath_prepend(tmp_path / "added since")  # so the call brings the whole path along
         assert worker.call(only_here.f) == 1
 
 
