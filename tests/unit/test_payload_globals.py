@@ -287,6 +287,9 @@ def test_a_global_that_fails_to_be_made_in_the_worker_is_named(notebook: Noteboo
             def __init__(self, held): self.held = held
         template = Template("x")
         holder = Holder(template)
+        class Page:
+            default = Template("x")
+        def in_class(): return Page.default
         def direct(): return template
         def through(): return holder
     """)
@@ -298,5 +301,11 @@ def test_a_global_that_fails_to_be_made_in_the_worker_is_named(notebook: Noteboo
             "if it cannot be sent, make it in the initializer, or inside the function, instead, or use it as an attribute of "
             "a module that workers can import"
         ]
-    notebook.cell("template = holder = 3")
-    assert worker.call(notebook.through) == 3
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'source'") as info:
+        worker.call(notebook.in_class)
+    (note,) = info.value.__notes__
+    assert note.startswith(
+        "This was raised while the worker made the attribute 'default' of Page from what the host had sent; if"
+    )
+    notebook.cell("template = holder = Page.default = 3")
+    assert worker.call(notebook.through) == worker.call(notebook.in_class) == 3

@@ -67,10 +67,9 @@ def advice_for(value: Any, failure: Failure, place: Place) -> str:
     return f"{what}; {_way_out(kind, value, place)}"
 
 
-def note_of_global(space: str, name: str) -> str:
-    """What an error is told that a worker gets while it makes a global of a module that goes by value."""
-    module = space.partition(":")[2]
-    return f"{NOTE_INTRO}{name!r} of {module} from what the host had sent; if it cannot be sent, {_ELSEWHERE}"
+def note_of(what: str) -> str:
+    """What an error is told that a worker gets while it makes a global, or an attribute of a class, that goes by value."""
+    return f"{NOTE_INTRO}{what} from what the host had sent; if it cannot be sent, {_ELSEWHERE}"
 
 
 def shorten(value: Any) -> str:
@@ -233,7 +232,7 @@ def _maker_of(value: Any) -> str:
 _INSIDE = "create it inside the task, or in an initializer that stores it in a global"
 _INSTEAD = "make it in the initializer, or inside the function, instead"
 _ELSEWHERE = f"{_INSTEAD}, or use it as an attribute of a module that workers can import"
-NOTE_INTRO = "This was raised while the worker made the global "
+NOTE_INTRO = "This was raised while the worker made the "
 _SPAWN = 'multiprocessing.get_context("spawn")'
 _WAYS: dict[str, dict[Place, str]] = {
     "class-of-c": {Place.ALONE: "look it up inside the task"},

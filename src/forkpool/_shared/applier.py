@@ -182,10 +182,16 @@ class Applier:
                 if kind is not None and name not in vars(definition.cls):  # a `__new__` may want to look into it
                     set_class_attributes(definition.cls, {name: kind()})
             for name in kinds:
-                set_class_attributes(definition.cls, {name: definition.pieces.load()})
+                set_class_attributes(definition.cls, {name: self._load_attribute(definition, name)})
             self._note_attributes(definition, "", (*definition.methods, *kinds))
         if self._worker:
             self._keep_class(definition)
+
+    def _load_attribute(self, definition: _Definition, name: str) -> Any:
+        assert definition.pieces is not None
+        if not self._worker:
+            return definition.pieces.load()
+        return _load_named(definition.pieces, f"attribute {name!r} of {definition.cls.__qualname__}")
 
     def _is_known(self, key: Key, digest: bytes, cls: Any) -> bool:
         known = tracking.received.get(key) if self._worker else None
@@ -264,15 +270,19 @@ def _loads(data: bytes) -> Any:
 
 
 def _load_global(key: Key, data: bytes) -> Any:
-    """In a worker: unpickle a global. An error that its making raises says nothing of where it comes from: a note does."""
+    return _load_named(_Unpickler(io.BytesIO(data)), f"global {key[2]!r} of {key[1].partition(':')[2]}")
+
+
+def _load_named(pickled: _Unpickler, what: str) -> Any:
+    """In a worker: unpickle a part. An error that its making raises says nothing of where it comes from: a note does."""
     try:
-        return _loads(data)
+        return pickled.load()
     except Exception as exc:
-        from forkpool._shared.advice import NOTE_INTRO, note_of_global
+        from forkpool._shared.advice import NOTE_INTRO, note_of
         from forkpool._shared.notes import add_note
 
         if not any(str(note).startswith(NOTE_INTRO) for note in getattr(exc, "__notes__", ())):  # one that this one needs
-            add_note(exc, note_of_global(key[1], key[2]))
+            add_note(exc, note_of(what))
         raise
 
 
