@@ -6,9 +6,9 @@ It never imports the exception classes of forkpool: it sends facts.
 
 Hard part: user code may do anything between two of our steps. It may fork and return twice (the pid is checked before every
 write, and the child writes on a page of its own), close our descriptors (EBADF ends the worker: the host then blames the task
-it holds), change signal handlers (undone after the task), leave a timer that would end the next one (likewise), raise
-KeyboardInterrupt late. The answer is written before the next
-task is read, so the host always knows which task a death belongs to.
+it holds), change signal handlers (undone after the task), leave a timer that would end the next one (likewise), fill all memory
+(then an answer that was made before says so), raise KeyboardInterrupt late. The answer is written before the next task is
+read, so the host always knows which task a death belongs to.
 SIGTERM does nothing unless the host itself asked for it on the status page: a SIGTERM to the whole group or cgroup is the
 host's to handle. A task's own handlers work while it runs.
 Tests: tests/process/test_crash.py, tests/process/test_signals.py
@@ -182,7 +182,7 @@ class TaskLoop:
         self._decoder = CallDecoder(path_of_calls, path_here)
         self._encoder = ResultEncoder()
         # Made while there is memory for it; said when there is none to describe an exception.
-        self._no_memory = self._encoder.encode_exception(MemoryError("the worker has no memory left, not even to say for what"))
+        self._no_memory = self._encoder.encode_exception(MemoryError("the worker has no memory left to tell what was raised"))
         self._in_task = False
         self._ends_watchdog = True
         self._tried = 0  # how often the present call was tried before
@@ -236,7 +236,7 @@ class TaskLoop:
         try:
             self._call(*self._decode(payload))
         except BaseException as error:
-            self._answer(_INIT_FAILED, 0, self._encoder.encode_exception(error))
+            self._answer(_INIT_FAILED, 0, self._describe(error))
             return False
         finally:
             self._check_pid()

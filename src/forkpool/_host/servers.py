@@ -284,7 +284,7 @@ class Servers:
         except OSError as error:
             self._crew.on_not_started(worker, f"no descriptors or memory for another worker: {_why(error)}")
             return
-        if not self._warned_of_proc and not numbers_as_we_do():
+        if not self._warned_of_proc and (link.without_proc or not numbers_as_we_do()):
             self._warned_of_proc = True
             self._log.warning(_NO_PROC if link.without_proc else _FOREIGN_PROC)
         link.server, link.generation = server, worker.generation
