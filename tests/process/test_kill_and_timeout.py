@@ -21,6 +21,7 @@ from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 
 SHORT_S = 0.2
+ENOUGH_S = 3.0  # also on a loaded machine, for a call that does next to nothing
 
 STUCK: dict[str, Any] = {
     "waits": tasks.enter,
@@ -117,6 +118,59 @@ def test_bad_values_of_options(bad: dict[str, Any]) -> None:
 def test_bad_types_of_options(bad: dict[str, Any]) -> None:
     with ForkPoolExecutor(1) as ex, pytest.raises(TypeError, match=next(iter(bad))):
         ex.options(**bad)
+
+
+LARGE = 8 << 20  # far more than a pipe holds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_a_stopped_worker_that_takes_nothing_costs_a_call_with_a_timeout_nothing(size: int, marks: Marks) -> None:
+    """A large call waited without end: its timeout was to begin when the pipe had all of it."""
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(tasks.pid).result()
+        os.kill(pid, signal.SIGSTOP)
+        processes.wait_state(pid, "T")
+        future = ex.options(timeout=ENOUGH_S).submit(tasks.mark_then, marks, "ran", len, bytes(size))
+        assert future.result() == size
+        assert processes.has_ended(pid)
+    assert marks.words() == ["ran"]
+
+
+@pytest.mark.parametrize("how", ["kill", "kill_workers", "abort"])
+def test_a_large_call_to_a_stopped_worker_can_be_ended(how: str, marks: Marks) -> None:
+    with ForkPoolExecutor(1, grace_period=SHORT_S) as ex:
+        pid = ex.submit(tasks.pid).result()
+        os.kill(pid, signal.SIGSTOP)
+        processes.wait_state(pid, "T")
+        future = ex.submit(tasks.mark_then, marks, "ran", len, bytes(LARGE))
+        {"kill": future.kill, "kill_workers": ex.kill_workers, "abort": ex._pool.abort}[how]()
+        assert wait([future]).done == {future}
+        assert future.cancelled()
+    assert marks.words() == []
+
+
+def test_a_worker_that_is_stopped_while_it_reads_a_large_call() -> None:
+    """It has begun with that call, and so might each worker be stopped there: the timeout ends it."""
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(stop_at_the_next_part).result()
+        error = ex.options(timeout=SHORT_S).submit(len, bytes(LARGE)).exception()
+        assert type(error) is TaskTimeoutError, repr(error)
+        assert (error.pid, error.may_have_run) == (pid, "no")
+        assert ex.submit(tasks.pid).result() != pid
+
+
+def stop_at_the_next_part() -> int:
+    """This worker reads one part of a large call and is stopped."""
+    readv = os.readv
+
+    def read_and_stop(*args: Any) -> int:
+        count = readv(*args)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return count
+
+    os.readv = read_and_stop
+    return os.getpid()
 
 
 @pytest.mark.parametrize("how", STUCK)

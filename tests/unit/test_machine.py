@@ -225,6 +225,27 @@ def test_a_task_that_a_stopped_worker_never_takes_runs_elsewhere_after_its_timeo
     assert host.ready(2) == [("SEND", 2, "a")]
 
 
+def test_a_worker_that_reads_no_more_of_a_large_task_is_killed_as_if_it_had_not_taken_it() -> None:
+    host = Host(1).busy("a", timeout=2.0)
+    host.now += 1.5
+    host.sent(1)  # another part, for which the worker made room
+    assert host.next_time() == 0.5
+    assert host.later(0.5) == [], "it read something half a second ago"
+    assert host.next_time() == 1.5 + UNTAKEN_PATIENCE_S
+    assert host.later(1.5 + UNTAKEN_PATIENCE_S) == [("KILL", 1)]
+    assert host.gone(1, "a") == [("SPAWN", 2)]
+    assert host.ready(2) == [("SEND", 2, "a")]
+
+
+def test_a_worker_that_reads_a_large_task_slowly_is_left_alone() -> None:
+    host = Host(1).busy("a", timeout=2.0)
+    for _ in range(10):
+        assert host.later(2.0 + UNTAKEN_PATIENCE_S / 2) == []
+        host.sent(1)
+    host.started["a"] = host.now
+    assert host.later(2.0) == [("KILL", 1)], "it took it at last, and the timeout counts from then"
+
+
 def test_the_answer_that_comes_after_the_timeout_wins() -> None:
     host = Host(1).busy("a", timeout=2.0)
     host.started["a"] = host.now

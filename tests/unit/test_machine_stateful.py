@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from forkpool._core.ahead import MAX_AHEAD
-from forkpool._core.machine import PoolMachine
+from forkpool._core.machine import UNTAKEN_PATIENCE_S, PoolMachine
 from forkpool._core.repeating import TASK_OVER_MEMORY, TASK_TIMED_OUT, WORKER_CRASHED
 from forkpool._core.states import Expiry, GroupMemory, RepeatableTask, Task, Verdict, Worker, WorkerState
+from forkpool._core.wire import INLINE_BYTES
 from forkpool.config import TaskOptions
 from tests.support.machine_invariants import check_invariants
 
@@ -28,7 +29,20 @@ TASK_NAMES = ["short", "other", "long"]
 ERRORS = [WORKER_CRASHED[0], TASK_TIMED_OUT[0], TASK_OVER_MEMORY[0], "builtins.KeyError"]
 MEMORY_LIMIT = 100
 GROUP_LIMIT = 6000
+PARTS = 3  # of a large task, behind the first
+PAUSES = st.lists(st.sampled_from([0.0, 0.4, 1.4, 3.9]), min_size=1, max_size=PARTS)  # before each part is read
+A_MOMENT_S = 1e-6  # sums of seconds are not exact
 ENDS_ONE = (Verdict.KILLED, Verdict.TIMED_OUT, Verdict.OVER_MEMORY, Verdict.GROUP_FULL)  # and no other
+
+
+class ShortlyShown(bytes):
+    """Else each of them fills pages of a failing example."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
+LARGE = ShortlyShown(INLINE_BYTES + 1)
 
 
 @dataclass
@@ -58,6 +72,8 @@ class Process:
     asked_to_leave: bool = False
     hung_up: bool = False
     pipe: deque[Task] = field(default_factory=deque)
+    unwritten: int = 0  # parts of the only task in the pipe that found no room in it yet
+    written_at: float = 0.0  # when something was written there last
     stolen: deque[Task] = field(default_factory=deque)  # read out of the pipe by somebody else
     holds: Task | None = None  # taken, not answered
     started_at: float = 0.0
@@ -82,6 +98,7 @@ class Host(RuleBasedStateMachine):
         guarded=st.booleans(),
         first=st.sampled_from([(3.0, None), (None, MEMORY_LIMIT), (3.0, MEMORY_LIMIT), (None, None), None]),
         ahead=st.booleans(),
+        reading=st.one_of(st.none(), PAUSES),
     )
     def make(
         self,
@@ -92,6 +109,7 @@ class Host(RuleBasedStateMachine):
         guarded: bool,
         first: tuple[float | None, int | None] | None,
         ahead: bool,
+        reading: list[float] | None,
     ) -> None:
         self.lives = lives  # tasks that are sent before the pool may come to its end, else most runs were over at once
         self.now = 1000.0
@@ -118,19 +136,24 @@ class Host(RuleBasedStateMachine):
         if guarded:
             self.machine.guard_group()
         if first is not None:
-            self.begin_with(*first)
+            self.begin_with(*first, reading)
         if first is not None and ahead:
             self.send_ahead()
 
-    def begin_with(self, timeout: float | None, memory_limit: int | None) -> None:
-        """All workers run a task: hypothesis leaves many rules out of each run, and would seldom come as far."""
-        self.submit("other", timeout, memory_limit, 0, 1, {ERRORS[-1]}, self.max_workers)
+    def begin_with(self, timeout: float | None, memory_limit: int | None, reading: list[float] | None) -> None:
+        """All workers run a task, or are `reading` a large one: hypothesis leaves many rules out of each run, and would seldom
+        come as far.
+        """
+        self.submit("other", timeout, memory_limit, 0, 1, {ERRORS[-1]}, self.max_workers, reading is not None)
         self.step()
         for process in self.known():
             self.host_hears_ready(process)
         self.step()
         for process in self.alive():
-            self.worker_takes(process)
+            if reading is None:
+                self.worker_takes(process)
+            else:
+                self.worker_reads(process, reading)
 
     def send_ahead(self) -> None:
         """Workers have tasks in their pipes as well."""
@@ -236,12 +259,19 @@ class Host(RuleBasedStateMachine):
         assert len(ahead) <= MAX_AHEAD
         assert not ahead or all(other.options.timeout is None for other in (*ahead, task))
         assert not ahead or all(other.options.memory_limit is None for other in (*ahead, task))
+        assert not ahead or all(len(other.payload) <= INLINE_BYTES for other in (*ahead, task))
         assert task.options.memory_limit is None or process.dead or process.seen == process.private, "no base line"
         process.base = process.seen
         self.seq += 1
         task.seq = self.seq
         process.pipe.append(task)
-        self.machine.on_sent(worker, self.now)
+        process.unwritten = PARTS if len(task.payload) > INLINE_BYTES else 0
+        self.on_written(process)
+
+    def on_written(self, process: Process) -> None:
+        process.written_at = self.now
+        if process.worker.generation in self.machine.workers:
+            self.machine.on_sent(process.worker, self.now)
 
     def do_recall(self, worker: Worker, _: None) -> None:
         if worker.generation in self.machine.workers:
@@ -251,6 +281,7 @@ class Host(RuleBasedStateMachine):
         pipe = self.processes[worker.generation].pipe
         seqs = [task.seq for task in pipe]
         pipe.clear()
+        self.processes[worker.generation].unwritten = 0
         return seqs
 
     def do_look(self, worker: Worker, _: None) -> None:
@@ -311,9 +342,17 @@ class Host(RuleBasedStateMachine):
         if not self.stopped and worker.doom in ENDS_ONE:
             # None is left if the answer was read since the decision; several if the user has killed each of them.
             assert {task.verdict for task in worker.tasks} <= {worker.doom}
-            assert process.is_busy_with in ([], list(worker.tasks)), "the signal might hit another task"
+            robbed = [task for task in worker.tasks if task not in process.stolen]
+            assert process.is_busy_with in ([], robbed), "the signal might hit another task"
             assert process.is_busy_with or set(worker.tasks) <= set(process.stolen)
+        if worker.doom is Verdict.TIMED_OUT and process.pipe:
+            self.judge_untaken(process, worker.tasks[0])
         self.perhaps_never_fork(process)
+
+    def judge_untaken(self, process: Process, task: Task) -> None:
+        """It has not even read a part of the task for so long."""
+        assert task.options.timeout is not None
+        assert self.now - process.written_at > task.options.timeout + UNTAKEN_PATIENCE_S - A_MOMENT_S
 
     def judge_choice(self, worker: Worker) -> None:
         """It held much."""
@@ -401,6 +440,7 @@ class Host(RuleBasedStateMachine):
         retries=st.sampled_from([0, 0, 1, 3]),
         retry_on=st.sets(st.sampled_from(ERRORS), min_size=1),
         count=st.integers(1, 6),
+        large=st.booleans(),
     )
     def submit(
         self,
@@ -411,13 +451,14 @@ class Host(RuleBasedStateMachine):
         retries: int,
         retry_on: set[str],
         count: int,
+        large: bool = False,
     ) -> None:
         options = TaskOptions(
             timeout, priority=priority, retries=retries, retry_on=frozenset(retry_on), memory_limit=memory_limit
         )
         for _ in range(count):
             call = Call(order=len(self.calls))
-            call.task = (RepeatableTask if retries else Task)(call, b"", name, options)
+            call.task = (RepeatableTask if retries else Task)(call, LARGE if large else b"", name, options)
             self.calls.append(call)
             if self.finished:
                 self.machine.reopen()
@@ -495,11 +536,29 @@ class Host(RuleBasedStateMachine):
     def take(self, data: st.DataObject) -> None:
         self.worker_takes(data.draw(st.sampled_from([p for p in self.alive() if p.pipe and not p.holds])))
 
+    @rule(data=st.data(), pauses=PAUSES)
+    @precondition(lambda self: any(p.unwritten for p in self.alive()))
+    def read_parts(self, data: st.DataObject, pauses: list[float]) -> None:
+        self.worker_reads(data.draw(st.sampled_from([p for p in self.alive() if p.unwritten])), pauses)
+
+    def worker_reads(self, process: Process, pauses: list[float]) -> None:
+        """Part by part of a large task, so that the host can write more of it."""
+        for pause in pauses:
+            self.time_passes(pause)
+            if process.unwritten and not process.kill_signal:
+                self.write_a_part(process)
+
+    def write_a_part(self, process: Process) -> None:
+        process.unwritten -= 1
+        self.on_written(process)
+
     @rule(data=st.data(), count=st.integers(1, 3))
     @precondition(lambda self: any(p.pipe for p in self.alive()))
     def steal(self, data: st.DataObject, count: int) -> None:
         """A task reads our pipe, or what one left there."""
         process = data.draw(st.sampled_from([p for p in self.alive() if p.pipe]))
+        while process.unwritten:
+            self.write_a_part(process)
         while process.pipe and count:
             process.stolen.append(process.pipe.popleft())
             count -= 1
@@ -535,6 +594,8 @@ class Host(RuleBasedStateMachine):
                 self.worker_answers(process) if process.holds else self.worker_takes(process)
 
     def worker_takes(self, process: Process) -> None:
+        while process.unwritten:
+            self.write_a_part(process)
         process.holds, process.started_at = process.pipe.popleft(), self.now
         self.call(process.holds).began_in.append(process.worker.generation)
 
@@ -688,6 +749,9 @@ class Host(RuleBasedStateMachine):
         assert not waiting or machine.workers or due is not None, "work is waiting and nothing will happen"
         if self.closed and not machine.queue and not machine.workers:
             assert self.finished == 1
+        for worker in machine.workers.values():
+            if worker.tasks and worker.tasks[0].options.timeout is not None and worker.doom is None:
+                assert worker.deadline is not None, "nobody looks at its timeout"
         told_soon = any(process.answers or process.dead for process in self.known())
         assert due is None or due > self.now or told_soon, "the host would spin"
 

@@ -127,10 +127,14 @@ class PoolMachine(Workforce):
         return True
 
     def on_sent(self, worker: Worker, now: float) -> None:
-        """The whole frame of the first task is in the worker's pipe."""
+        """The frame of the first task is in the worker's pipe, or one more part of it, for which the worker has made room.
+
+        It takes the task when it has read the whole: until then it is to read on.
+        """
         if worker.tasks and worker.doom is None:
             timeout = worker.tasks[0].options.timeout
             if timeout is not None:
+                worker.sent_at = now
                 self._limit(worker, now + timeout)
 
     def on_memory(self, worker: Worker, now: float, private: int | None) -> None:
@@ -476,7 +480,7 @@ class PoolMachine(Workforce):
         timeout = task.options.timeout
         assert timeout is not None
         started = self._started_at(worker)
-        begin = worker.head_since + UNTAKEN_PATIENCE_S if started is None else started
+        begin = worker.sent_at + UNTAKEN_PATIENCE_S if started is None else started
         if begin + timeout > now:
             self._limit(worker, begin + timeout)
         else:

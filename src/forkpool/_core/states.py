@@ -113,6 +113,7 @@ class Worker:
     expiry: Expiry | None = None  # set: it is to be replaced, and gets no more tasks unless it is RECYCLE
     ahead_s: float = 0.0  # what the tasks behind the first are expected to take together
     head_since: float = 0.0  # monotonic seconds: when the first one became the first
+    sent_at: float = 0.0  # monotonic seconds: when something of the first one was written last; set if that has a timeout
     deadline: float | None = None  # monotonic seconds: when the task's timeout or the grace to leave ends
     owns_slot: bool = True  # False for an heir that waits for the slot, and once a replacement may take it
     heir: Worker | None = field(default=None, repr=False)  # takes over the slot when this one has answered its last task

@@ -181,14 +181,15 @@ class Crew:
     def next_time(self) -> float | None:
         """When `on_time` is needed next (monotonic seconds)."""
         times = [link.patience_end for link in self.links.values() if link.patience_end is not None]
-        if self.lookout.due is not None:
-            times.append(self.lookout.due)
+        times += [due for due in (self.lookout.due, self.servers.due) if due is not None]
         return min(times, default=None)
 
     def on_time(self, now: float) -> None:
         """Stop waiting for what should have followed by now."""
         if self.lookout.due is not None and self.lookout.due <= now:
             self.lookout.look(now)
+        if self.servers.due is not None and self.servers.due <= now:
+            self.servers.look(now)
         for generation, link in list(self.links.items()):
             if link.patience_end is None or link.patience_end > now:
                 continue
@@ -300,15 +301,16 @@ class Crew:
         if not link.flush():
             link.is_full = True
             self._reactor.watch(link.task_fd, lambda: self._go_on(link, worker), writable=True)
-        elif worker is not None:
+        if worker is not None:
             self._on_sent(worker)
 
     def _go_on(self, link: WorkerLink, worker: Worker | None) -> None:
+        """There is room: the worker has read something."""
         if link.flush():
             link.is_full = False
             self._reactor.unwatch(link.task_fd)
-            if worker is not None:
-                self._on_sent(worker)
+        if worker is not None:
+            self._on_sent(worker)
 
     def _on_sent(self, worker: Worker) -> None:
         if worker.tasks and worker.tasks[0].options.timeout is not None:
