@@ -2,12 +2,17 @@
 
 import os
 import signal
-from concurrent.futures import wait
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forkpool import ForkPoolExecutor, WorkerCrashedError
+from forkpool._host import servers
+from forkpool._host.server_link import ServerLink
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 
@@ -220,3 +225,96 @@ def test_stopped_when_the_first_worker_of_a_slot_is_to_be_forked(gate: Gate) -> 
         assert other.parent != stat.parent
         gate.open_for_all()
         assert [first.result(), second.result()] == ["first", "second"]
+
+
+# --- stopped before it is ready
+
+
+STOPPED = "the fork server was stopped by a signal, so forkpool killed it"
+
+
+@pytest.fixture
+def stop_the_next_server(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it: the fork server that is started next is stopped before it runs a line of Python."""
+    spawn = os.posix_spawn
+    to_be_stopped: list[bool] = []
+
+    def spawn_and_stop(*args: Any, **more: Any) -> int:
+        pid = spawn(*args, **more)
+        if to_be_stopped and to_be_stopped.pop():
+            os.kill(pid, signal.SIGSTOP)
+            processes.wait_state(pid, "T")
+        return pid
+
+    monkeypatch.setattr(os, "posix_spawn", spawn_and_stop)
+    return lambda: to_be_stopped.append(True)
+
+
+def test_stopped_as_the_first_one_starts(stop_the_next_server: Callable[[], None], caplog: pytest.LogCaptureFixture) -> None:
+    """It was waited for without end, by the future and by the shutdown."""
+    stop_the_next_server()
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(tasks.add, 1, 1)
+    assert future.result() == 2
+    (record,) = caplog.records
+    assert STOPPED in record.getMessage()
+
+
+def test_stopped_as_it_takes_the_place_of_one_that_was_killed(stop_the_next_server: Callable[[], None]) -> None:
+    with ForkPoolExecutor(1, max_tasks_per_child=1) as ex:
+        server = ex.submit(os.getppid).result()
+        stop_the_next_server()
+        os.kill(server, signal.SIGKILL)
+        assert [ex.submit(tasks.add, n, n).result() for n in range(5)] == [2 * n for n in range(5)]
+
+
+def test_stopped_while_it_preloads(write: Callable[[str, str], Path], marks: Marks) -> None:
+    """The first submit waits for it."""
+    write(
+        "stops_once",
+        f"""
+        import os, signal
+        from tests.support.gate import Marks
+
+        marks = Marks({marks.path!r})
+        if not marks.words():
+            marks.add("stopped")
+            os.kill(os.getpid(), signal.SIGSTOP)
+        """,
+    )
+    with ForkPoolExecutor(1, preload=("stops_once",)) as ex:
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+    assert marks.words() == ["stopped"]
+
+
+def test_one_that_takes_long_to_be_ready_is_left_alone(
+    write: Callable[[str, str], Path], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = threading.Semaphore(0)
+    look = ServerLink.kill_if_stopped
+
+    def look_and_tell(server: ServerLink) -> bool:
+        looks.release()
+        return look(server)
+
+    monkeypatch.setattr(ServerLink, "kill_if_stopped", look_and_tell)
+    monkeypatch.setattr(servers, "SERVER_PATIENCE_S", 0.01)
+    inside = f"GateInTask({gate.inside_path!r}, {gate.go_path!r}).enter()"
+    write("takes_long", f"from tests.support.gate import GateInTask\n{inside}\n")
+    with ForkPoolExecutor(1, preload=("takes_long",)) as ex, ThreadPoolExecutor(1) as threads:
+        first = threads.submit(lambda: ex.submit(os.getppid).result())
+        server = gate.wait_inside()
+        for _ in range(5):
+            looks.acquire()
+        gate.release()
+        assert first.result() == server
+
+
+def test_a_ready_one_that_was_stopped_is_not_said_to_have_been_killed_by_others(caplog: pytest.LogCaptureFixture) -> None:
+    with ForkPoolExecutor(2, max_tasks_per_child=1) as ex:
+        server = ex.submit(os.getppid).result()
+        os.kill(server, signal.SIGSTOP)
+        processes.wait_state(server, "T")
+        assert [ex.submit(tasks.add, n, n).result() for n in range(5)] == [2 * n for n in range(5)]
+    for record in caplog.records:
+        assert STOPPED in record.getMessage()

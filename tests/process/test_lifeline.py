@@ -145,3 +145,54 @@ def wait_all_but(child: int) -> None:
     while left := {pid for pid in processes.marked() if pid != child and not processes.has_ended(pid)}:
         for pid in left:
             processes.wait_exit(pid)
+
+
+# --- fork servers that are stopped
+
+STOPPED_SERVER = """
+import forkpool.diagnostics, signal
+from tests.support import processes, tasks
+from tests.support.gate import GateInTask
+gate = GateInTask(sys.argv[1], sys.argv[2])
+ending = GateInTask(sys.argv[3], sys.argv[4])
+when, how = sys.argv[5:]
+
+def stop(pid):
+    os.kill(pid, signal.SIGSTOP)
+    processes.wait_state(pid, "T")
+
+spawn = os.posix_spawn
+def spawn_and_stop(*args, **more):
+    pid = spawn(*args, **more)
+    stop(pid)
+    return pid
+
+ex = forkpool.ForkPoolExecutor(2)
+if when == "before it is ready":
+    os.posix_spawn = spawn_and_stop
+    ex.submit(abs, 1)
+    forkpool.diagnostics.snapshot(ex)  # by the supervisor, when it has started the server
+else:
+    old = ex.submit(os.getppid).result()
+    ex.submit(gate.enter)
+    ending.wait_go()  # it runs: its worker keeps the old server
+    ex.restart_workers()
+    stop(old)
+    ex.submit(abs, 1).result()
+ending.enter()
+tasks.end_as(how)
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "os._exit", "execv"])
+@pytest.mark.parametrize("when", ["before it is ready", "when another one has taken over"])
+def test_no_stopped_fork_server_outlives_the_host(start: Start, gate: Gate, ending: Gate, when: str, how: str) -> None:
+    """Neither hangs on the lifeline by itself: one has not armed it yet, and the last one that did so is its owner."""
+    script = start(STOPPED_SERVER, args=[gate.inside_path, gate.go_path, ending.inside_path, ending.go_path, when, how])
+    if when == "when another one has taken over":
+        gate.wait_inside()
+        ending.release()
+    ending.wait_inside()
+    ending.release()
+    script.finish(status=None)
+    processes.wait_none_marked()

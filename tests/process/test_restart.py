@@ -4,16 +4,19 @@ Runs in: pytest, with real workers.
 """
 
 import os
+import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from forkpool import ForkPoolExecutor, diagnostics
+from forkpool._host import servers as _servers
 from tests.support import processes
 from tests.support.gate import Gate
 
@@ -104,6 +107,51 @@ def test_a_preload_that_fails_leaves_the_pool_as_it_was(module: Path) -> None:
         module.write_text("VERSION = 3")
         ex.restart_workers()
         assert ex.submit(version).result() == 3
+
+
+@pytest.fixture
+def stopped_server(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Call it from another thread, and it returns once the next fork server is there, stopped before it is ready; its pid."""
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+    spawn = os.posix_spawn
+
+    def spawn_and_stop(*args: Any, **more: Any) -> int:
+        pid = spawn(*args, **more)
+        os.kill(pid, signal.SIGSTOP)
+        processes.wait_state(pid, "T")
+        told.put(pid)
+        return pid
+
+    def wait_stopped() -> int:
+        monkeypatch.setattr(os, "posix_spawn", spawn_and_stop)
+        return told.get()
+
+    return wait_stopped
+
+
+def test_a_server_that_is_stopped_before_it_is_ready_leaves_the_pool_as_it_was(stopped_server: Callable[[], int]) -> None:
+    """`restart_workers()` waited for it without end."""
+    with ForkPoolExecutor(1) as ex, ThreadPoolExecutor(1) as threads:
+        pid = ex.submit(os.getpid).result()
+        restarted = threads.submit(ex.restart_workers)
+        stopped_server()
+        with pytest.raises(RuntimeError, match=r"stopped by a signal, so forkpool killed it. The pool goes on as it was\.$"):
+            restarted.result()
+        assert ex.submit(os.getpid).result() == pid
+
+
+def test_a_shutdown_ends_the_wait_and_does_not_say_that_the_pool_goes_on(
+    stopped_server: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_servers, "SERVER_PATIENCE_S", 1000.0)
+    with ThreadPoolExecutor(1) as threads:
+        ex = ForkPoolExecutor(1)
+        ex.submit(os.getpid).result()
+        restarted = threads.submit(ex.restart_workers)
+        stopped_server()
+        ex.shutdown()
+        with pytest.raises(RuntimeError, match=r"the pool was shut down meanwhile\.$"):
+            restarted.result()
 
 
 def test_in_a_storm_nothing_is_lost_or_run_twice(tmp_path: Path) -> None:

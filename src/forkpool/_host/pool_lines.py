@@ -1,6 +1,6 @@
 """The pipes between host and workers that outlive a fork server: the lifeline and the resource tracker's relay.
 
-Runs in: host, supervisor thread. Owns both ends of the lifeline, the relay, and two descriptors for each orphan.
+Runs in: host, supervisor thread. Owns both ends of the lifeline, the relay, and two descriptors for each orphan and server.
 
 Hard part: when the lifeline's last writer is gone, the kernel signals the owners of all its read descriptions that are armed
 and open (`pipe_release` in its fs/pipe.c). A task may close its worker's own. The fork server keeps a copy of that one; when
@@ -31,7 +31,7 @@ class PoolLines:
         Raises:
             OSError: No descriptors to be had; nothing is left open.
         """
-        self.guards: dict[int, tuple[int, int]] = {}  # by the orphan's pid: below and above the lifeline's write end
+        self.guards: dict[int, tuple[int, int]] = {}  # by the pid of an orphan or server: below and above the write end
         self.relay = TrackerRelay()
         try:
             self.lifeline_read, self.write_fd = os.pipe2(os.O_CLOEXEC)
@@ -46,7 +46,7 @@ class PoolLines:
         return [fd for fd in fds if fd >= 0]
 
     def guard(self, pid: int) -> None:
-        """Have the kernel kill this worker's group when we are gone. Call while it lives; `unguard` it when it is gone.
+        """Have the kernel kill the group of this worker or server when we are gone. Call while it lives; `unguard` it after.
 
         Where there is no /proc, and where descriptors are lacking, it hangs on what it holds itself.
         """

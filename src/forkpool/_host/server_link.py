@@ -23,7 +23,7 @@ from .._core.control import PACKET, Ask, Report, Tell, pack_request, unpack_repo
 from .._shared.descriptors import close_all, recv_packet, send_packet
 from .._shared.pidfd import open_pidfd
 from .pool_lines import PoolLines
-from .process_facts import read_stat, send_signal
+from .process_facts import has_ended, read_stat, send_signal
 from .spawned import SpawnedProcess, inheritable
 
 SERVER_PATIENCE_S = 2.0  # arbitrary: when an answer of the server is late, we look whether somebody stopped it
@@ -34,6 +34,7 @@ _BOOT = (
 )
 
 
+STOPPED = "the fork server was stopped by a signal, so forkpool killed it"
 NONSENSE = "the fork server sent a malformed message (a preloaded module wrote to forkpool's file descriptors)"
 _WITH_DESCRIPTOR = (Tell.SPAWNED, Tell.PRELOAD_FAILED)
 
@@ -59,7 +60,7 @@ class ServerLink:
         self.ready = False  # it said HELLO
         self.asked = 0  # requests that it has not answered
         self.was_at = "before it was ready"  # for the message of one that ends unexpectedly
-        self.failure = ""  # what it said of its failure
+        self.failure = ""  # what it said of its failure, or why we killed it
         self.make_error: Callable[[], BaseException] | None = None  # what the user is to get of it
         # Not of `socket`'s class: gevent's would wait where we ask not to.
         self._control, their_socket = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -140,7 +141,14 @@ class ServerLink:
     def kill_if_stopped(self) -> bool:
         """Kill a server that was stopped by a signal (not one that a debugger holds); whether that was done."""
         stat = None if self._process.is_reaped else read_stat(self.pid)
-        return stat is not None and stat.state == "T" and self.kill()
+        if stat is None or stat.state != "T" or not self.kill():
+            return False
+        self.failure = self.failure or STOPPED
+        return True
+
+    def has_ended(self) -> bool:
+        """Is it gone, reaped or not? False if nobody can tell."""
+        return self.pidfd >= 0 and has_ended(self.pidfd)
 
     def how_it_ended(self) -> str:
         """After `close`; SIGKILL may have been ours, if it was just about to leave."""

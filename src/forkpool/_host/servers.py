@@ -5,6 +5,8 @@ made like. Tells the crew what it hears; which worker is wanted is for the core 
 
 Hard part: each worker belongs to the server that forked it, which reaps it. So a server that was replaced stays until its last
 worker is gone. It is replaced only when its successor is ready: until then it forks, and if the successor fails it goes on.
+How long a server takes to be ready nobody can tell, for it preloads what the user wants. So a clock says when to look whether
+it was stopped (SIGSTOP), and never that it takes too long.
 Tests: tests/process/test_fork_server.py, tests/process/test_restart.py
 """
 
@@ -32,7 +34,7 @@ from .preload_gate import PreloadGate
 from .reactor import Reactor
 from .server_link import NONSENSE, SERVER_PATIENCE_S, ServerGone, ServerLink
 from .snapshot import interpreter_command, take_snapshot
-from .verdicts import preload_error, restart_error
+from .verdicts import preload_error, restart_error, shut_down_error
 from .worker_link import Death, WorkerLink
 
 _MOST_ASKED = 32  # unanswered requests to a fork server: far from what fills the socket, where we would block
@@ -102,6 +104,7 @@ class Servers:
         self._successor: tuple[ServerLink, Restart] | None = None
         self._restarts: deque[Restart] = deque()  # wishes that wait for the successor that is starting
         self._wanted: deque[Worker] = deque()  # to be forked; they wait for HELLO, or for room
+        self.due: float | None = None  # monotonic seconds: when `look` is needed; None: no server is about to be ready
         self._warned_of_threads = False
         self._warned_of_proc = False
 
@@ -168,13 +171,12 @@ class Servers:
         """End all. Blocks until they are gone."""
         self.cut()
         for server in self._all():
-            self._reactor.unwatch(server.fileno())
-            server.close()
+            self._end(server)
         if self._successor is not None:
             self._restarts.appendleft(self._successor[1])
-        self._current, self._successor, self._retired = None, None, []
+        self._current, self._successor, self._retired, self.due = None, None, [], None
         while self._restarts:
-            self._restarts.popleft().done(lambda: restart_error("the pool was shut down meanwhile"))
+            self._restarts.popleft().done(shut_down_error)
         if self._lines is not None:
             lines, self._lines = self._lines, None
             self._reactor.unwatch(lines.relay.fileno())
@@ -237,11 +239,40 @@ class Servers:
         lines = self._lines = self._lines or self._open_lines()
         server = ServerLink(self._command, snapshot, lines)
         try:
+            self._guard_server(server, lines)
             self._reactor.watch(server.fileno(), lambda: self._on_readable(server))
         except BaseException:
-            server.close()
+            self._end(server)
             raise
+        if self.due is None:
+            self.due = time.monotonic() + SERVER_PATIENCE_S
         return server
+
+    def _guard_server(self, server: ServerLink, lines: PoolLines) -> None:
+        """Have the kernel end it with us, if it is stopped: before it can see to that itself, or after another one did so.
+
+        (All servers arm one description of the lifeline, which has one owner.)
+        """
+        lines.guard(server.pid)
+        if server.has_ended():  # asked now: if it lives, its pid was its own when it was guarded
+            lines.unguard(server.pid)
+
+    def _end(self, server: ServerLink) -> None:
+        """Kill it, and give back what it took. Blocks until it is gone."""
+        self._reactor.unwatch(server.fileno())
+        server.close()
+        if self._lines is not None:
+            self._lines.unguard(server.pid)
+
+    def look(self, now: float) -> None:
+        """Look whether a server that is not ready was stopped: its end is a fact that we will hear of."""
+        starting = self._starting()
+        for server in starting:
+            server.kill_if_stopped()
+        self.due = now + SERVER_PATIENCE_S if starting else None
+
+    def _starting(self) -> list[ServerLink]:
+        return [server for server in self._all() if not server.ready]
 
     def _open_lines(self) -> PoolLines:
         lines = PoolLines()
@@ -268,8 +299,7 @@ class Servers:
         used = {link.server for link in self._crew.links.values()}
         for server in [server for server in self._retired if server not in used]:
             self._retired.remove(server)
-            self._reactor.unwatch(server.fileno())
-            server.close()
+            self._end(server)
 
     # --- asking ----------------------------------------------------------------------------------------
 
@@ -344,6 +374,8 @@ class Servers:
         server.ready = True
         if self._successor is not None and self._successor[0] is server:
             self._take_over()
+        if not self._starting():
+            self.due = None
         self._gate.open()
         self._ask_for_workers()
 
@@ -374,16 +406,15 @@ class Servers:
             self._on_preload_failure(data, text)
 
     def _on_gone(self, server: ServerLink, reason: str) -> None:
-        self._reactor.unwatch(server.fileno())
-        server.close()
+        self._end(server)
         if not server.ready:
-            reason = server.failure or f"the fork server ended {server.was_at} ({server.how_it_ended()}); see stderr"
+            reason = f"the fork server ended {server.was_at} ({server.how_it_ended()}); see stderr"
+        reason = server.failure or reason or "the fork server was killed"
         if self._successor is not None and self._successor[0] is server:
             (_, restart), self._successor = self._successor, None
             restart.done(server.make_error or (lambda: restart_error(reason)))
             self._start_successor()
             return
-        reason = reason or "the fork server was killed"
         is_current = server is self._current
         if is_current:
             self._current = None

@@ -39,7 +39,7 @@ from .reports import Reports
 from .retries import kind_of
 from .stdio_guard import StdioGuard
 from .tally import Tally
-from .verdicts import broken_error, initializer_error, preload_error, restart_error
+from .verdicts import broken_error, initializer_error, preload_error, shut_down_error
 
 
 class Supervisor:
@@ -224,7 +224,7 @@ class Supervisor:
             if item[0] is Request.ASK:
                 item[1](self)
             if item[0] is Request.RESTART:
-                item[1].done(lambda: restart_error("the pool was shut down meanwhile"))
+                item[1].done(shut_down_error)
 
     def close_in_fork(self) -> None:
         """In a fork of the host, where this thread does not exist."""

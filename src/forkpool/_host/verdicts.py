@@ -134,8 +134,13 @@ def preload_error(data: bytes, text: str) -> BaseException:
 
 
 def restart_error(reason: str) -> BaseException:
-    """Why workers were not restarted."""
+    """Why workers were not restarted, of a pool that lives."""
     return RuntimeError(f"the workers were not restarted: {reason}. The pool goes on as it was.")
+
+
+def shut_down_error() -> BaseException:
+    """Why workers were not restarted, of a pool that has ended."""
+    return RuntimeError("the workers were not restarted: the pool was shut down meanwhile.")
 
 
 def broken_error(reason: str) -> PoolBrokenError:
