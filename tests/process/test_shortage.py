@@ -27,7 +27,7 @@ from tests.support.gate import Gate
 from tests.support.script import run_script
 from tests.support.shortage import ForkFails, FullEpoll, Warnings, descriptors_left
 
-HOST_NEEDS = 18  # descriptors from the first submit to the first task, with the claims on CPUs and one to spare
+HOST_NEEDS = 20  # descriptors from the first submit to the first task, with the claims on CPUs and one to spare
 
 
 def submit_if_possible(ex: ForkPoolExecutor) -> Any:
