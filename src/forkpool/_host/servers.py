@@ -245,7 +245,7 @@ class Servers:
             self._end(server)
             raise
         if self.due is None:
-            self.due = time.monotonic() + SERVER_PATIENCE_S
+            self.due = clock.now() + SERVER_PATIENCE_S
         return server
 
     def _guard_server(self, server: ServerLink, lines: PoolLines) -> None:
