@@ -110,8 +110,8 @@ def test_a_preload_that_fails_leaves_the_pool_as_it_was(module: Path) -> None:
 
 
 @pytest.fixture
-def stopped_server(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Call it from another thread, and it returns once the next fork server is there, stopped before it is ready; its pid."""
+def stop_servers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], queue.SimpleQueue[int]]:
+    """Call it: from then on each fork server that starts is stopped before it is ready, and its pid is put into the queue."""
     told: queue.SimpleQueue[int] = queue.SimpleQueue()
     spawn = os.posix_spawn
 
@@ -122,33 +122,37 @@ def stopped_server(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         told.put(pid)
         return pid
 
-    def wait_stopped() -> int:
+    def stop() -> queue.SimpleQueue[int]:
         monkeypatch.setattr(os, "posix_spawn", spawn_and_stop)
-        return told.get()
+        return told
 
-    return wait_stopped
+    return stop
 
 
-def test_a_server_that_is_stopped_before_it_is_ready_leaves_the_pool_as_it_was(stopped_server: Callable[[], int]) -> None:
+def test_a_server_that_is_stopped_before_it_is_ready_leaves_the_pool_as_it_was(
+    stop_servers: Callable[[], queue.SimpleQueue[int]],
+) -> None:
     """`restart_workers()` waited for it without end."""
     with ForkPoolExecutor(1) as ex, ThreadPoolExecutor(1) as threads:
         pid = ex.submit(os.getpid).result()
+        stopped = stop_servers()
         restarted = threads.submit(ex.restart_workers)
-        stopped_server()
+        stopped.get()
         with pytest.raises(RuntimeError, match=r"stopped by a signal, so forkpool killed it. The pool goes on as it was\.$"):
             restarted.result()
         assert ex.submit(os.getpid).result() == pid
 
 
 def test_a_shutdown_ends_the_wait_and_does_not_say_that_the_pool_goes_on(
-    stopped_server: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    stop_servers: Callable[[], queue.SimpleQueue[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_servers, "SERVER_PATIENCE_S", 1000.0)
     with ThreadPoolExecutor(1) as threads:
         ex = ForkPoolExecutor(1)
         ex.submit(os.getpid).result()
+        stopped = stop_servers()
         restarted = threads.submit(ex.restart_workers)
-        stopped_server()
+        stopped.get()
         ex.shutdown()
         with pytest.raises(RuntimeError, match=r"the pool was shut down meanwhile\.$"):
             restarted.result()
