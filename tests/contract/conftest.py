@@ -3,8 +3,10 @@
 Runs in: the pytest process.
 """
 
+import gc
 import multiprocessing
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, InlineExecutor
+from tests.support.leaks import open_fds
 
 Make = Callable[..., Executor]
 
@@ -38,6 +41,7 @@ KINDS: dict[str, dict[str, Make]] = {
     "make": {"threads": make_threads, "processes": make_processes, "forkpool": make_forkpool, "inline": make_inline},
     "make_process_pool": {"processes": make_processes, "forkpool": make_forkpool, "inline": make_inline},
 }
+PATIENCE_S = 5.0
 beside = pytest.mark.beside
 
 
@@ -63,12 +67,21 @@ def leak_check(nothing_is_left: None) -> None:
 
 
 @pytest.fixture
-def make(request: pytest.FixtureRequest, nothing_is_left: None) -> Make:
+def make(request: pytest.FixtureRequest, nothing_is_left: None) -> Iterator[Make]:
     """Make an executor of the kind that is looked at."""
-    return request.param  # type: ignore[no-any-return]
+    yield from given(request.param)
 
 
 @pytest.fixture
-def make_process_pool(request: pytest.FixtureRequest, nothing_is_left: None) -> Make:
+def make_process_pool(request: pytest.FixtureRequest, nothing_is_left: None) -> Iterator[Make]:
     """The executors whose tasks run in other processes, or as if."""
-    return request.param  # type: ignore[no-any-return]
+    yield from given(request.param)
+
+
+def given(kind: Make) -> Iterator[Make]:
+    before = open_fds().keys()
+    yield kind
+    if kind is make_processes:  # its pipes are closed by the end of a thread that its `shutdown` does not always wait for
+        end = time.monotonic() + PATIENCE_S
+        while open_fds().keys() - before and time.monotonic() < end:
+            gc.collect()

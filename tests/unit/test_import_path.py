@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from forkpool._shared import import_path
 from forkpool._shared.importable import is_importable
 from forkpool._shared.payload import CallDecoder, CallEncoder
+from tests.unit.worker_process import Worker
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +114,32 @@ def test_a_module_that_another_file_hides_now_goes_by_value(tmp_path: Path, monk
     sys.path.remove(new)
     import_path.look()
     assert not is_importable("in_both")  # a worker may have it by value: it does not become another thing
+
+
+def test_a_function_that_was_sent_before_does_not_find_the_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is reused of it says that the module is imported."""
+    old, new = write(tmp_path / "old", "in_both_places"), write(tmp_path / "new", "in_both_places")
+    monkeypatch.setattr(sys, "path", [old, *sys.path])
+    module = types.ModuleType("uses_in_both_places")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("import in_both_places\ndef f(): return in_both_places.f()", vars(module))
+    with Worker(path=[old]) as worker:
+        assert [worker.call(module.f) for _ in range(3)] == [f"{old}/in_both_places.py"] * 3
+    sys.path.insert(0, new)
+    with Worker(path=[new, old]) as worker:
+        assert [worker.call(module.f) for _ in range(2)] == [f"{old}/in_both_places.py"] * 2
+
+
+def test_an_entry_that_is_no_folder_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook of setuptools takes such entries of packages that are installed in editable mode."""
+
+    class Finder:
+        def find_spec(self, name: str) -> None: ...
+
+    entry = "__editable__.for_tests.finder.__path_hook__"
+    monkeypatch.setattr(sys, "path", [*sys.path, entry])
+    monkeypatch.setitem(sys.path_importer_cache, entry, Finder())
+    assert import_path.look().path[-1 - len(import_path._kept) :][0] == entry
 
 
 def test_a_module_whose_file_is_gone_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

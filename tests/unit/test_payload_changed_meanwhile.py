@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -62,9 +63,9 @@ def test_one_that_is_changed_each_time_is_named(changing: Any, source: str, how:
         CallEncoder().encode(changing(source, how, MOST_TRIES).work, (), {})
     assert found.value.part == "cache"
     assert str(found.value) == (
-        "cannot send `work` to a worker: global 'cache' used by `work` was changed by another thread (or a callback) while it "
-        "was pickled, 20 times in a row; pass a copy as an argument (made under a lock if need be), or hold a lock for each "
-        "change and each submit"
+        "cannot send `work` to a worker: global 'cache' used by `work` was changed by another thread, a callback or its own "
+        "`__reduce__` while it was pickled, 20 times in a row; pass a copy as an argument (made under a lock if need be), or "
+        "hold a lock for each change and each submit"
     )
     assert isinstance(found.value.__cause__, RuntimeError)
 
@@ -75,6 +76,14 @@ def test_an_argument_that_is_changed_each_time() -> None:
     with pytest.raises(PayloadError, match="an argument, closure variable or default of `len` was changed by another thread"):
         CallEncoder().encode(len, (argument,), {})
     assert CallEncoder().encode(len, (argument,), {})
+
+
+def test_what_is_being_handled_where_the_call_is_made_plays_no_part() -> None:
+    try:
+        raise RuntimeError("Set changed size during iteration")
+    except RuntimeError:
+        with pytest.raises(PayloadError, match=r"argument 1 of `len` .*is a lock"):
+            CallEncoder().encode(len, (threading.Lock(),), {})
 
 
 def test_plain_contents_are_copied_and_what_may_hold_itself_is_not() -> None:

@@ -11,7 +11,7 @@ from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker
 
 OWN_INSTANCES = """
-import dataclasses, enum
+import collections, dataclasses, enum, re
 
 class Key:
     def __init__(self, v): self.v = v
@@ -73,6 +73,41 @@ class Method:
     def m(self): return "m"
 Method.default = Method()
 Method.call = staticmethod(Method.default.m)
+class Version:
+    pattern = re.compile(r"(\\d+)[.](\\d+)")
+    def __init__(self, text): self.text, self.parts = text, tuple(map(int, self.pattern.match(text).groups()))
+    def __reduce__(self): return Version, (self.text,)
+class Config:
+    LEAST = Version("1.2")
+    def least(self, version=Version("3.4")): return version.parts
+    def made():
+        version = Version("5.6")
+        def closes(self): return version.parts
+        return closes
+    closes = made()
+    del made
+@dataclasses.dataclass
+class Field:
+    version: Version = Version("7.8")
+class Coded(Exception):
+    CODES = {Key(1): "one"}
+    def __init__(self, code): super().__init__(code); self.text = self.CODES[code]
+class Holder:
+    error = Coded(Key(1))
+TABLE, PATTERN = {"a": 1}, re.compile("a")
+class Looked:
+    OWN = {"own": 2}
+    def __init__(self, name): self.name, self.found = name, (TABLE[name], bool(PATTERN.match(name)), Looked.OWN["own"])
+    def __reduce__(self): return Looked, (self.name,)
+Looked.FIRST = Looked("a")
+Pair = collections.namedtuple("Pair", "a b")
+class Release(enum.Enum):
+    OLD = Version("1.2")
+    NEW = Version("2.0")
+    ELDEST = OLD
+    PAIR = Pair(1, 2)
+    NUMBER = 3
+    def parts(self): return self.value.parts
 class Ordinal(enum.Enum):
     FIRST = Key(1)
     SECOND = [2]
@@ -96,6 +131,15 @@ CHECKS = [
     "Right(1).is_known()",
     "Handlers.dispatch(3) == ('Handlers', 3)",
     "Method.call() == 'm'",
+    "Config.LEAST.parts == (1, 2)",
+    "Config().least() == (3, 4)",
+    "Config().closes() == (5, 6)",
+    "Field().version.parts == (7, 8)",
+    "Holder.error.text == 'one'",
+    "Looked.FIRST.found == (1, True, 2)",
+    "Release.OLD.parts() == (1, 2) and Release.ELDEST is Release.OLD and Release.NEW.parts() == (2, 0)",
+    "Release(Pair(1, 2)) is Release.PAIR and Release(3) is Release.NUMBER and Release(Release.NEW.value) is Release.NEW",
+    "Pair(1, 2) in Release._value2member_map_ and len(Release) == 4 and list(Release)[0].name == 'OLD'",
     "Ordinal(Key(1)) is Ordinal.FIRST and Ordinal([2]) is Ordinal.SECOND",
     "Word.parse('a') is Word.A and Word.BACK[Word.A] == 'a'",
 ]
@@ -209,6 +253,37 @@ def test_what_the_host_changes_in_members_of_an_enum(notebook: Notebook, worker:
     notebook.Resource.CPU.limit = 4
     notebook.Resource.MOST.value.append(2)
     assert worker.call(notebook.look) == (4, [1, 2], True)
+
+
+def test_a_member_that_changes_beside_one_of_a_class(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        import enum
+        class Value:
+            def __init__(self, x): self.x = x
+        class Mixed(enum.Enum):
+            PLAIN = 1
+            RICH = Value(2)
+        def look(): return getattr(Mixed.PLAIN, "mark", None), Mixed.RICH.value.x
+    """)
+    assert worker.call(notebook.look) == (None, 2)
+    notebook.Mixed.PLAIN.mark = "new"
+    assert worker.call(notebook.look) == ("new", 2)
+    notebook.Mixed.RICH.value.x = 3
+    assert worker.call(notebook.look) == ("new", 3)
+
+
+@pytest.mark.parametrize("how", ["super().__getitem__(name).value", "super().__getitem__(name.upper())"])
+def test_a_member_of_an_enum_whose_metaclass_finds_members_its_own_way(notebook: Notebook, worker: Worker, how: str) -> None:
+    notebook.cell(f"""
+        import enum
+        class Meta(enum.EnumMeta):
+            def __getitem__(cls, name): return {how}
+        class Odd(enum.Enum, metaclass=Meta):
+            low = 10
+        def same(value): return value
+    """)
+    assert worker.call(notebook.same, notebook.Odd.low) is notebook.Odd.low
+    assert worker.call(lambda value: value.name, notebook.Odd.low) == "low"
 
 
 def test_what_the_host_changes_in_the_make_of_a_class(notebook: Notebook, worker: Worker) -> None:

@@ -239,6 +239,25 @@ def test_so_are_those_of_base_classes() -> None:
     assert (type(found), found.more, found.hidden, found.attribute) == (MoreSlots, 3, 2, "attribute")
 
 
+class OnlySlots(Exception):
+    __slots__ = ("number",)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrozenSlots(Exception):
+    a: int
+    b: str = "default"
+
+
+def test_slots_that_pickle_would_forget() -> None:
+    """It makes such an exception of its `args`, without a word of complaint."""
+    error = OnlySlots("text")
+    error.number = 5
+    assert sent(error).number == 5
+    found = sent(FrozenSlots(1, b="given"))
+    assert (type(found), found.a, found.b) == (FrozenSlots, 1, "given")
+
+
 @pytest.mark.parametrize("kind", [Frozen, ValueError])
 def test_a_note_past_what_forbids_it(kind: Any) -> None:
     error = kind(1, "one")

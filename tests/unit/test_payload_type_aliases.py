@@ -82,6 +82,8 @@ def of_function():
     key, rest, named = Node.get.__type_params__
     names = Node.get.__annotations__
     return key.__constraints__, key.__infer_variance__, names["key"] is key, names["return"] is Node.__type_params__[0]
+type Under[_Under] = list[_Under]
+def under(): return str(Under.__value__), Under.__name__
 def empty[T: str](): return empty.__type_params__[0].__bound__
 """
 
@@ -94,6 +96,7 @@ def test_generic_aliases(notebook: Notebook, worker: Worker) -> None:
     tree, parameters = worker.call(notebook.made, notebook.Tree)
     assert (tree.__origin__, parameters) == (notebook.Tree, [("TypeVar", "T")])
     assert worker.call(notebook.made_pair) == kinds
+    assert worker.call(notebook.under) == ("list[_Under]", "Under")
 
 
 def test_type_parameters_of_functions(notebook: Notebook, worker: Worker) -> None:
@@ -123,7 +126,10 @@ def test_aliases_that_calls_made(notebook: Notebook, worker: Worker) -> None:
     notebook.cell("import typing\nT = typing.TypeVar('T')\ndef give(value): return value")
     notebook.module.__dict__["Maybe"] = kind("Maybe", notebook.T | None, type_params=(notebook.T,))
     notebook.module.__dict__["odd"] = kind("no name", int | None)
+    notebook.module.__dict__["word"] = kind("class", int | None)
     notebook.cell(
-        "def facts(): return Maybe.__type_params__[0] is T, Maybe.__value__.__args__[0] is T, odd.__name__, odd.__value__"
+        "def facts():\n"
+        "    is_same = Maybe.__type_params__[0] is T, Maybe.__value__.__args__[0] is T\n"
+        "    return *is_same, odd.__name__, odd.__value__, word.__value__"
     )
-    assert worker.call(notebook.facts) == (True, True, "no name", int | None)
+    assert worker.call(notebook.facts) == (True, True, "no name", int | None, int | None)

@@ -12,7 +12,6 @@ Tests: tests/unit/test_payload_by_value.py, test_payload_classes.py, test_payloa
 from __future__ import annotations
 
 import contextlib
-import enum
 import io
 import pickle
 import sys
@@ -21,13 +20,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from forkpool._shared import tracking
-from forkpool._shared.rebuild_classes import index_members, remake, set_class_attributes
+from forkpool._shared.rebuild_classes import remake, set_class_attributes
 from forkpool._shared.tracking import Key
 
 _MAKE = "\0make"  # stands, in keys of what a worker has received, for what a class is made of
 GONE = b""  # stands where the value of a global would: the host has deleted it
 
 _active = threading.local()
+
+
+class Round:
+    """When an entry is applied. To make an instance may run code of its class, and that may look up any global."""
+
+    FREE, CODE, VALUES = range(3)  # values that hold no classes; functions, modules and classes; other values
 
 
 class Applier:
@@ -38,7 +43,10 @@ class Applier:
         self._worker = worker
         self.made: dict[Key, Any] = {}
         self._bare: list[_Definition] = []  # classes without attributes yet, bases first
-        self._without_objects: list[_Definition] = []
+        self._without_objects: dict[Key, _Definition] = {}
+        self._is_finishing = False
+        self._begun: set[Key] = set()  # globals that are being made
+        self._stand_ins: set[Key] = set()  # globals that hold their class, for as long as that has yet to be made
         self._is_filling = False
         self.is_settled = True  # nothing was new so far
         self._depth = 0  # how many classes are being made, each for the one before
@@ -52,21 +60,26 @@ class Applier:
         _active.applier = self._outer
 
     def apply_all(self) -> None:
-        """Apply code first, then values, the most deeply needed ones (found last) first."""
-        code = [key for key, entry in self._pending.items() if entry[1]]
-        values = [key for key, entry in self._pending.items() if not entry[1]]
-        for key in (*code, *reversed(values)):
+        """Apply all, in rounds; of the values, the most deeply needed ones (found last) first."""
+        rounds: dict[int, list[Key]] = {Round.FREE: [], Round.CODE: [], Round.VALUES: []}
+        for key, entry in self._pending.items():
+            rounds[entry[1]].append(key)
+        for key in (*rounds[Round.FREE], *rounds[Round.CODE], *reversed(rounds[Round.VALUES])):
             self.ensure(key)
 
     def ensure(self, key: Key) -> None:
         """Apply the entry behind `key` unless that was done or is going on."""
         entry = self._pending.pop(key, None)
         if entry is None:
+            if self._is_finishing and (definition := self._without_objects.pop(key, None)) is not None:
+                self._finish_class(definition)
             return
         if key[0] == "c":
             self._apply_class(entry)
         else:
+            self._begun.add(key)
             self._apply_global(entry)
+            self._begun.discard(key)
 
     def look_up(self, key: Key) -> Any:
         """Return the object that a key of a global means, applied or not."""
@@ -106,7 +119,8 @@ class Applier:
             return
         value = interned(_load_global(key, data))
         # A name that the worker's own code made before the host ever sent it (`globals()["G"] = 1` in an initializer) stays.
-        if known is not None or as_preloaded or name not in namespace or name.startswith("__"):
+        is_free = name not in namespace or key in self._stand_ins
+        if known is not None or as_preloaded or is_free or name.startswith("__"):
             namespace[name] = value
         tracking.received[key] = (digest, value)
 
@@ -152,11 +166,13 @@ class Applier:
         try:
             while self._bare:
                 self._begin_class(self._bare.pop(0))
-            while is_outermost and self._without_objects:
-                self._finish_class(self._without_objects.pop(0))
+            if is_outermost:
+                self._is_finishing = True
+            while self._is_finishing and self._without_objects:
+                self._finish_class(self._without_objects.pop(next(iter(self._without_objects))))
         finally:
             if is_outermost:
-                self._is_filling = False
+                self._is_filling = self._is_finishing = False
 
     def _begin_class(self, definition: _Definition) -> None:
         cls, key = definition.cls, definition.key
@@ -171,9 +187,18 @@ class Applier:
             definition.methods, definition.pieces = pieces.load(), pieces
             for name in definition.methods:
                 set_class_attributes(cls, {name: pieces.load()})
-        if isinstance(cls, enum.EnumMeta):
-            index_members(cls)
-        self._without_objects.append(definition)
+        self._without_objects[definition.key] = definition
+        self._enter_name(cls)
+
+    def _enter_name(self, cls: Any) -> None:
+        """To make its objects may run its code, which may look up the class by its name."""
+        key = ("g", f"m:{cls.__module__}", cls.__qualname__)
+        self.ensure(key)
+        if self._worker and key in self._begun:
+            namespace = self.namespace(key[1])
+            if key[2] not in namespace:
+                namespace[key[2]] = cls  # until it is seen what else the name may stand for
+                self._stand_ins.add(key)
 
     def _finish_class(self, definition: _Definition) -> None:
         if definition.pieces is not None:

@@ -98,6 +98,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.key = key  # the entry that this pickle belongs to; None: the call itself
         self.root = root  # the object that the entry defines: it must not become a reference to itself
         self.refs: set[Key] = set()  # the entries that this pickle points to
+        self.holds_classes = False  # that go by value, and instances of such
         self._kinds: dict[Any, Any] = {}
         self._renamed: dict[int, tuple[Any, Any]] = {}  # what functions hold, and the same with names of globals inside
         self._parameters: dict[int, tuple[Any, int]] = {}  # of aliases, which are made anew with them
@@ -243,6 +244,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return getattr, (types, name)
         if by_reference(cls):
             return NotImplemented
+        self.holds_classes = True
         return rebuild.class_ref, (self.session.need_class(cls),)
 
     def reduce_named(self, obj: Any) -> Reduced:
@@ -267,7 +269,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return rebuild.make_named, _named_args(alias)
         self._parameters.update((id(parameter), (alias, position)) for position, parameter in enumerate(parameters))
         empty: list[Any] = []
-        args = (alias.__name__, alias.__module__, recipe.statement, empty)
+        args = (alias.__name__, alias.__module__, recipe.statement, recipe.list_name, empty)
         return type_aliases.make_alias, args, (empty, recipe.parts), None, None, type_aliases.fill_alias
 
     def reduce_by_name(self, obj: Any) -> Reduced:
@@ -293,9 +295,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reduce_enum_member(self, member: Any) -> Reduced:
         """By name: its value need not equal a copy of itself. A composite flag has none, and its value is a number."""
         cls, name = type(member), member._name_
-        if by_reference(cls) or cls.__members__.get(name) is not member:
+        if by_reference(cls) or cls._member_map_.get(name) is not member:
             return NotImplemented
-        return operator.getitem, (cls, name)
+        return rebuild.enum_member, (cls, name)
 
     def reduce_sentinel(self, obj: Any) -> Reduced:
         for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY"):

@@ -23,10 +23,12 @@ from typing import Any
 from forkpool._shared import rebuild_classes
 from forkpool._shared.homes import defaults_of
 from forkpool._shared.plain import SCALARS, is_plain
+from forkpool._shared.rebuild_classes import MEMBERS
 
 _DROPPED = ("__dict__", "__weakref__", "_abc_impl", "__annotate_func__", "__annotations_cache__")
 _FLAGS_OF_PYTHON = 1 << 9 | 1 << 10  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_BASETYPE
 _SLOTS_OF_C = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
+_CONTAINERS = (dict, list, set)
 _METHODS = (types.FunctionType, classmethod, staticmethod, property, functools.cached_property, functools.partialmethod,
             functools.singledispatchmethod, type(functools.lru_cache(len)))  # fmt: skip
 _ENUM_DROPPED = frozenset(
@@ -50,15 +52,18 @@ def portions(cls: Any) -> list[tuple[str, tuple[Any, ...]]]:
         )
     make, attributes = _enum_parts(cls) if isinstance(cls, enum.EnumMeta) else _class_parts(cls)
     plain = {name: value for name, value in attributes.items() if is_plain(value)}
-    methods = {name: value for name, value in attributes.items() if type(value) in _METHODS}
-    methods = dict(sorted(methods.items(), key=lambda item: _holds_objects(item[1])))
+    methods = {name: value for name, value in attributes.items() if type(value) in _METHODS and not _holds_objects(value)}
     objects = {name: value for name, value in attributes.items() if name not in plain and name not in methods}
-    objects = dict(
-        sorted(objects.items(), key=lambda item: not item[0].startswith("__"))
-    )  # `__dataclass_fields__` and its like
-    kinds = {name: type(value) if type(value) in (dict, list, set) else None for name, value in objects.items()}
+    objects = dict(sorted(objects.items(), key=_rank))
+    kinds = {name: type(value) if type(value) in _CONTAINERS and name != MEMBERS else None for name, value in objects.items()}
     code = (tuple(methods), *methods.values(), kinds, *objects.values())
     return [("", (make,)), ("", code), *((name, ({name: value},)) for name, value in plain.items())]
+
+
+def _rank(item: tuple[str, Any]) -> tuple[bool, bool]:
+    """First methods (which hold objects), then `__dataclass_fields__` and its like."""
+    name, value = item
+    return type(value) not in _METHODS, not name.startswith("__")
 
 
 def names_of_code(cls: Any) -> tuple[str, ...]:
@@ -153,11 +158,21 @@ def _registered(cls: Any) -> list[Any]:
 
 
 def _enum_parts(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    members = {name: _member(member) for name, member in cls.__members__.items()}
+    members: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
+    for name, member in cls.__members__.items():
+        base, value, own = _member(member)
+        if is_plain(value) and is_plain(own):
+            members[name] = base, value, own
+        else:
+            members[name] = base, f"\0{member._name_}", None  # until the object is there: no other member may be like it
+            objects[name] = value, own
     basics = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     flags = {"boundary": cls._boundary_} if issubclass(cls, enum.Flag) and members else {}
     attributes = {name: value for name, value in vars(cls).items() if name not in members}
     attributes = _without(attributes, (*_DROPPED, *_ENUM_DROPPED, "__module__"))
+    if objects:
+        attributes[MEMBERS] = objects
     return (rebuild_classes.make_enum, type(cls), cls.__name__, cls.__bases__, basics, members, flags), attributes
 
 

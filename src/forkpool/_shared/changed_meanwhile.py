@@ -28,7 +28,7 @@ def is_change(exc: BaseException | None) -> bool:
             return False
         if isinstance(exc, RuntimeError) and str(exc.args[0] if exc.args else "").endswith(_COMPLAINTS):
             return True
-        exc = exc.__cause__ or exc.__context__
+        exc = exc.__cause__  # not its context: `submit` may be called where another exception is being handled
     return False
 
 

@@ -72,9 +72,9 @@ def changed_error(name: str, key: Any) -> PayloadError:
     else:
         what, part = f"an argument, closure variable or default of `{name}`", name
     return PayloadError(
-        f"cannot send `{name}` to a worker: {what} was changed by another thread (or a callback) while it was pickled, "
-        f"{MOST_TRIES} times in a row; pass a copy as an argument (made under a lock if need be), or hold a lock for each "
-        "change and each submit",
+        f"cannot send `{name}` to a worker: {what} was changed by another thread, a callback or its own `__reduce__` while it "
+        f"was pickled, {MOST_TRIES} times in a row; pass a copy as an argument (made under a lock if need be), or hold a lock "
+        "for each change and each submit",
         part,
     )
 
@@ -139,8 +139,11 @@ class _Search:
         """Return the culprit; None: there are only circles."""
         path, value, place = suspect
         self._visited.add(id(value))
-        if depth == MAX_DEPTH or kind_of(value) is not None or (not self._by_value and _has_name(value)):
+        if kind_of(value) is not None or (not self._by_value and _has_name(value)):
             return suspect
+        if depth == MAX_DEPTH:  # it may be to blame for nothing
+            self._circle = self._circle or suspect
+            return None
         failing = [part for part in self._parts(path, value) if _fails(self._make_session, part[1])]
         if not failing:
             return suspect

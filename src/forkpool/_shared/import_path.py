@@ -67,7 +67,10 @@ def _absolute(entry: str, here: str | None) -> str:
     """What an entry means. For the interpreter, what a relative one meant when it was first searched."""
     if os.path.isabs(entry):
         return entry
-    searched = getattr(sys.path_importer_cache.get(entry), "path", None)
+    finder = sys.path_importer_cache.get(entry)
+    if finder is not None and not hasattr(finder, "path") and not hasattr(finder, "archive"):
+        return entry  # the hook of a library takes it, as it is: no folder
+    searched = getattr(finder, "path", None)
     if isinstance(searched, str) and os.path.isabs(searched):
         return os.path.normpath(searched)
     return entry if here is None else os.path.normpath(os.path.join(here, entry))

@@ -30,6 +30,11 @@ def class_ref(uid: str) -> Any:
     return cls
 
 
+def enum_member(cls: Any, name: str) -> Any:
+    """Return a member past any `__getitem__` of a metaclass."""
+    return cls._member_map_[name]
+
+
 def global_ref(space: str, name: str) -> Any:
     """Return the object that the host holds under this global name."""
     return active_applier().look_up(("g", space, name))

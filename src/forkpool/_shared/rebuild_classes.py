@@ -13,7 +13,7 @@ import enum
 import operator
 from typing import Any
 
-from forkpool._shared.plain import SCALARS
+MEMBERS = "\0members"  # stands among the attributes of an Enum for the members that are not plain: they may be of any class
 
 
 def make_class(metaclass: Any, new: Any, name: str, bases: Any, namespace: dict[str, Any]) -> Any:
@@ -61,6 +61,8 @@ def _update_class(cls: Any, metaclass: Any, new: Any, name: str, bases: Any, nam
 def set_class_attributes(cls: Any, attributes: dict[str, Any]) -> None:
     """Set attributes past any `__setattr__` of a metaclass, in the state in which the host has them."""
     registered = attributes.pop("_abc_impl", ())
+    if (members := attributes.pop(MEMBERS, None)) is not None:
+        _fill_members(cls, members)
     first_line = attributes.get("__firstlineno__")
     for name, value in attributes.items():
         type.__setattr__(cls, name, value)
@@ -83,26 +85,40 @@ def make_enum(metaclass: Any, name: str, bases: Any, basics: dict[str, Any], mem
 def _update_enum(
     cls: Any, metaclass: Any, name: str, bases: Any, basics: dict[str, Any], members: dict[str, Any], flags: Any
 ) -> None:
-    for member_name, (_, value, attributes) in members.items():
-        if (member := cls._member_map_.get(member_name)) is not None:
+    _fill_members(cls, {name: (value, own) for name, (_, value, own) in members.items() if own is not None})
+
+
+def _fill_members(cls: Any, members: dict[str, tuple[Any, dict[str, Any]]]) -> None:
+    for name, (value, own) in members.items():
+        if (member := cls._member_map_.get(name)) is not None:
             member._value_ = value
-            member.__dict__.update(attributes)
+            member.__dict__.update(own)
+    _index_members(cls)
 
 
-def index_members(cls: Any) -> None:
-    """Their values were hashed before the classes of these had their `__hash__`."""
-    index = cls._value2member_map_
-    if all(type(value) in SCALARS for value in index):
-        return
-    index.clear()
-    for member in cls._member_map_.values():
-        with contextlib.suppress(TypeError):  # unhashable: then it is looked for by `==`
-            index.setdefault(member._value_, member)
+def _index_members(cls: Any) -> None:
+    """Enter the values where `cls(value)` looks for them; what is unhashable is compared one by one."""
+    index, unhashable = cls._value2member_map_, getattr(cls, "_unhashable_values_", [])
+    hashable, by_name = getattr(cls, "_hashable_values_", []), getattr(cls, "_unhashable_values_map_", {})  # since 3.13
+    for table in (index, hashable, unhashable, by_name):
+        table.clear()
+    for name, member in cls._member_map_.items():
+        value = member._value_
+        try:
+            index.setdefault(value, member)
+            hashable.append(value)
+        except TypeError:
+            unhashable.append(value)
+            by_name.setdefault(name, []).append(value)
 
 
-def _raw_member(cls: Any, base: Any, value: Any, attributes: dict[str, Any]) -> Any:
+def _raw_member(cls: Any, base: Any, value: Any, own: dict[str, Any] | None) -> Any:
+    """
+    Args:
+        own: Its attributes; None: they follow, and so does its value.
+    """
     kind: Any = next((kind for kind in (int, str, bytes, float, tuple) if issubclass(cls, kind)), object)
     member = kind.__new__(cls) if kind is object else kind.__new__(cls, base)
     member._value_ = value
-    member.__dict__.update(attributes)
+    member.__dict__.update(own or {})
     return member

@@ -78,7 +78,8 @@ class _Description:
         return forms
 
     def _forms_of(self, exc: BaseException, encode: Callable[[Any], bytes]) -> Forms:
-        pickled, parts = _safely(lambda: encode(exc), None), _safely(lambda: self._parts(exc, encode), None)
+        parts = _safely(lambda: self._parts(exc, encode), None)
+        pickled = None if parts is not None and parts[3] and _forgets_slots(exc) else _safely(lambda: encode(exc), None)
         return pickled, parts, _type_name(exc), _message(exc)
 
     def _encode_held(self, value: Any) -> bytes:
@@ -125,6 +126,12 @@ def _slots_of(exc: BaseException) -> Iterator[tuple[str, Any]]:
             if type(member) is MemberDescriptorType:
                 with contextlib.suppress(AttributeError):  # it has no value
                     yield name, member.__get__(exc)
+
+
+def _forgets_slots(exc: BaseException) -> bool:
+    """Tell whether pickle would make it of `args` and `__dict__` alone."""
+    cls: Any = type(exc)
+    return cls.__reduce__ is BaseException.__reduce__ and cls.__reduce_ex__ is object.__reduce_ex__
 
 
 def _holds_exceptions(value: Any) -> bool:

@@ -18,6 +18,7 @@ import weakref
 from operator import is_
 from typing import Any
 
+from forkpool._shared import import_path
 from forkpool._shared.by_value import _BASICS, global_name
 from forkpool._shared.code_names import names_of, submodules_used
 from forkpool._shared.homes import name_in
@@ -32,6 +33,7 @@ _MAX_TRIES = 3
 _MISSING = object()
 
 _known: dict[int, RepeatedCall] = {}  # by id of the function, which the call keeps alive
+import_path.when_changed.append(_known.clear)  # what was importable may not be any more
 _tries: dict[int, tuple[weakref.ref[Any], int]] = {}  # by id of the code of functions that could not be known
 
 

@@ -26,7 +26,7 @@ except ImportError:
     from hashlib import blake2b
 
 from forkpool._shared import by_value_classes, rebuild, tracking
-from forkpool._shared.applier import GONE
+from forkpool._shared.applier import GONE, Round
 from forkpool._shared.by_value import (
     ByValuePickler,
     PreloadedStandardPickler,
@@ -56,6 +56,7 @@ class Draft:
 
     data: bytes
     refs: frozenset[Key] = frozenset()
+    holds_classes: bool = False
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class Entry:
     """What a key stands for: one portion for a global; a skeleton and the attributes for a class."""
 
     key: Key
-    is_code: bool
+    round: int  # in which it is applied, see `Round`
     parts: list[tuple[str, Draft]] = field(default_factory=list)
 
 
@@ -115,7 +116,7 @@ class Session:
                 self._left_out[key] = error
 
     def table(self) -> list[tuple[Any, ...]]:
-        """Return the entries as they travel: key, is-code flag, digest, and the data or (skeleton, attributes)."""
+        """Return the entries as they travel: key, round, digest, and the data or (skeleton, attributes)."""
         return [self._as_sent(entry) for entry in self._entries.values() if entry is not None]
 
     def digest_of(self, key: Key, value: Any) -> bytes:
@@ -199,7 +200,7 @@ class Session:
         for name in names:
             if name in sent and name not in namespace:
                 key = ("g", space, name)
-                self._entries[key] = Entry(key, False, [("", Draft(GONE))])
+                self._entries[key] = Entry(key, Round.FREE, [("", Draft(GONE))])
 
     def may_refer(self, source: Key | None, space: str, name: str, value: Any) -> bool:
         """Tell whether an object may travel as the name of a global, which is put into the table then."""
@@ -245,12 +246,12 @@ class Session:
     def _make_entry(self, key: Key, value: Any) -> Entry | None:
         if key[0] == "c":
             parts = [(name, self.draft(key, value, *pieces)) for name, pieces in by_value_classes.portions(value)]
-            return Entry(key, True, parts)
+            return Entry(key, Round.CODE, parts)
         try:
             draft = self._draft_global(key, value)
         except Exception as exc:
             raise EntryError(key) from exc
-        return Entry(key, isinstance(value, (types.FunctionType, types.ModuleType, type)), [("", draft)])
+        return Entry(key, _round_of(value, draft), [("", draft)])
 
     def _draft_global(self, key: Key, value: Any) -> Draft:
         if type(value) in SCALARS:
@@ -283,15 +284,15 @@ class Session:
             pickler = kind(file, self, key, root)
             for piece in pieces:
                 pickler.dump(piece)
-            return Draft(file.getvalue(), frozenset(pickler.refs))
+            return Draft(file.getvalue(), frozenset(pickler.refs), pickler.holds_classes)
 
     def _as_sent(self, entry: Entry) -> tuple[Any, ...]:
         digest = self._digest_of(entry.key)
         if entry.key[0] == "g":
-            return (entry.key, entry.is_code, digest, entry.parts[0][1].data)
+            return (entry.key, entry.round, digest, entry.parts[0][1].data)
         (_, skeleton), *attributes = entry.parts
         sent = [(name, self._digest_of_draft(draft), draft.data) for name, draft in attributes]
-        return (entry.key, True, digest, skeleton.data, sent)
+        return (entry.key, entry.round, digest, skeleton.data, sent)
 
     def _digest_of(self, key: Key) -> bytes:
         digest = self._digests.get(key)
@@ -319,7 +320,7 @@ class PreloadedSession(Session):
             if not key[1].startswith(("m:__main__", "m:__mp_main__")):
                 raise
             call = by_value_classes.Call(rebuild.preloaded_global, key[1], key[2], type(value).__name__)
-            return Entry(key, False, [("", Draft(pickle.dumps(call, 5)))])
+            return Entry(key, Round.FREE, [("", Draft(pickle.dumps(call, 5)))])
 
     def _make_class_entry(self, key: Key, cls: Any) -> Entry:
         """Leave out a portion that cannot be pickled (a class with a lock): the worker keeps its own."""
@@ -330,7 +331,7 @@ class PreloadedSession(Session):
             except Exception:
                 if not parts:  # the means to make it, where it does not exist
                     raise
-        return Entry(key, True, parts)
+        return Entry(key, Round.CODE, parts)
 
 
 class ResultSession(Session):
@@ -383,6 +384,12 @@ class PreloadedStandardSession(StandardSession):
     """The same for workers that can look up what is in `__main__`."""
 
     pickler = PreloadedStandardPickler
+
+
+def _round_of(value: Any, draft: Draft) -> int:
+    if isinstance(value, (types.FunctionType, types.ModuleType, type)):
+        return Round.CODE
+    return Round.VALUES if draft.holds_classes or draft.refs else Round.FREE
 
 
 def _hash(data: bytes) -> bytes:

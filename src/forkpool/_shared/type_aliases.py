@@ -10,6 +10,7 @@ Tests: tests/unit/test_payload_type_aliases.py
 
 from __future__ import annotations
 
+import keyword
 from typing import Any, NamedTuple
 
 
@@ -17,22 +18,19 @@ class Recipe(NamedTuple):
     """What an alias is made of."""
 
     statement: str
+    list_name: str  # what the statement calls the list of parts
     parts: list[Any]  # its value, then bounds, constraints and defaults of its parameters, as the statement counts them
 
 
 def recipe_of(alias: Any) -> Recipe | None:
     """Return how to make an alias again; None: no statement has such a name."""
-    if not alias.__name__.isidentifier():
+    if not alias.__name__.isidentifier() or keyword.iskeyword(alias.__name__):
         return None
     parts = [alias.__value__]
-    parameters = ", ".join(_declaration(parameter, _list_of(alias), parts) for parameter in alias.__type_params__)
+    list_name = "_" * (1 + max(len(one.__name__) for one in (alias, *alias.__type_params__)))  # none of these is called so
+    parameters = ", ".join(_declaration(parameter, list_name, parts) for parameter in alias.__type_params__)
     head = f"{alias.__name__}[{parameters}]" if parameters else alias.__name__
-    return Recipe(f"type {head} = {_list_of(alias)}[0]", parts)
-
-
-def _list_of(alias: Any) -> str:
-    """What the statement calls its list: anything but what it calls the alias."""
-    return f"_{alias.__name__}"
+    return Recipe(f"type {head} = {list_name}[0]", list_name, parts)
 
 
 def _declaration(parameter: Any, parts_name: str, parts: list[Any]) -> str:
@@ -55,9 +53,9 @@ def has_default(parameter: Any) -> bool:
     return hasattr(parameter, "has_default") and bool(parameter.has_default())
 
 
-def make_alias(name: str, module: str | None, statement: str, parts: list[Any]) -> Any:
+def make_alias(name: str, module: str | None, statement: str, list_name: str, parts: list[Any]) -> Any:
     """Return an alias whose parts are still to come."""
-    namespace: dict[str, Any] = {"__name__": module, f"_{name}": parts}
+    namespace: dict[str, Any] = {"__name__": module, list_name: parts}
     exec(statement, namespace)
     return namespace[name]
 
