@@ -155,6 +155,20 @@ def test_a_task_for_which_there_is_no_memory_is_read_all_the_same(
     assert write_all(link, pipe, Kind.TASK, 3, BIG) == (Kind.TASK, 3, BIG)
 
 
+def test_a_large_task_through_a_pipe_that_was_made_non_blocking(link: WorkerLink, pipe: TaskPipe) -> None:
+    """The worker found the head of the call, and nothing behind it: it left, and the call was blamed."""
+    fd, got = link.child_fds[0], []
+    assert not send(link, Kind.TASK, 1, BIG)
+    os.set_blocking(fd, False)
+    reader = threading.Thread(target=lambda: got.append(pipe.receive()))
+    reader.start()
+    while reader.is_alive() and not os.get_blocking(fd):
+        pass
+    wait_writable_and_go_on(link)
+    reader.join()
+    assert got == [(Kind.TASK, 1, bytearray(BIG), 0)]
+
+
 def test_a_small_task_is_one_packet(link: WorkerLink, pipe: TaskPipe) -> None:
     for seq, payload in ((1, b""), (2, b"call"), (3, bytes(INLINE_BYTES))):
         assert send(link, Kind.TASK, seq, payload)

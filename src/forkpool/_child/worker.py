@@ -27,7 +27,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from .._core.wire import (
     HEADER,
@@ -61,6 +61,7 @@ _BIG = 1 << 16
 _cancel_watchdog = faulthandler.cancel_dump_traceback_later
 _PIPE_BYTES = 1 << 20
 _SCRATCH = bytearray(_BIG)  # there is room for it before there is none; a worker that never writes here has no page of it
+T = TypeVar("T")
 Payload = bytes | bytearray | MemoryError
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -131,9 +132,8 @@ class TaskPipe:
         """
         try:
             packet = os.read(self._fd, PACKET_BYTES)
-        except BlockingIOError:  # a task made it non-blocking
-            os.set_blocking(self._fd, True)
-            packet = os.read(self._fd, PACKET_BYTES)
+        except BlockingIOError:
+            packet = self._read_patiently(lambda: os.read(self._fd, PACKET_BYTES))
         if not packet:
             raise EOFError
         kind, flags, seq, length, tried = unpack_header(packet)
@@ -160,11 +160,21 @@ class TaskPipe:
                 length -= self._read_into(view[:length])
 
     def _read_into(self, room: memoryview) -> int:
-        count = os.readv(self._fd, [room])
+        try:
+            count = os.readv(self._fd, [room])
+        except BlockingIOError:
+            count = self._read_patiently(lambda: os.readv(self._fd, [room]))
         if not count:
             self._page.read_on(0)  # it cannot have cost this worker its life
             raise EOFError
         return count
+
+    def _read_patiently(self, read: Callable[[], T]) -> T:
+        """Read from the pipe that a task has made non-blocking; a thread that it left may do so at any time."""
+        while True:
+            os.set_blocking(self._fd, True)
+            with contextlib.suppress(BlockingIOError):
+                return read()
 
 
 class TaskLoop:
