@@ -44,10 +44,10 @@ class Applier:
         self.made: dict[Key, Any] = {}
         self._bare: list[_Definition] = []  # classes without attributes yet, bases first
         self._without_objects: dict[Key, _Definition] = {}
-        self._is_finishing = False
+        self._is_filling = False  # some class is being given what it needs
+        self._is_finishing = False  # all have their methods: the objects are being made
         self._begun: set[Key] = set()  # globals that are being made
         self._stand_ins: set[Key] = set()  # globals that hold their class, for as long as that has yet to be made
-        self._is_filling = False
         self.is_settled = True  # nothing was new so far
         self._depth = 0  # how many classes are being made, each for the one before
 

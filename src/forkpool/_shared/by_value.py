@@ -31,7 +31,7 @@ import cloudpickle
 
 from forkpool._shared import mp_support, rebuild, tracking, type_aliases
 from forkpool._shared.advice import loaded_class
-from forkpool._shared.by_value_classes import Call, filled_cells, is_made_in_c
+from forkpool._shared.by_value_classes import LRU_CACHE, Call, filled_cells, is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
 from forkpool._shared.homes import imported_from, name_in_class
 from forkpool._shared.importable import BY_NAME_ONLY, by_reference, is_importable, resolves, why_not_by_name
@@ -53,7 +53,6 @@ _CONTAINERS = (tuple, list, dict, set, frozenset)
 _BASICS = ("__name__", "__package__", "__file__", "__path__")
 _OF_SYS = ("version_info", "flags", "float_info", "int_info", "hash_info", "thread_info")
 _SINGLEDISPATCH_CODE = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
-_LRU_CACHE = type(functools.lru_cache(len))
 _REDUCERS_OF_ENUM: list[Any] = [cls.__reduce_ex__ for cls in (enum.Enum, enum.Flag)]
 _LRU_CACHE_OWN = frozenset({"__wrapped__", "__doc__", "__name__", "__qualname__", "__module__", "__annotations__",
                             "__type_params__", "cache_parameters"})  # fmt: skip
@@ -466,7 +465,7 @@ _HANDLERS: dict[Any, Callable[[ByValuePickler, Any], Reduced]] = {
     types.MethodType: ByValuePickler.reduce_method,
     types.ModuleType: ByValuePickler.reduce_module,
     functools.cached_property: ByValuePickler.reduce_cached_property,
-    _LRU_CACHE: ByValuePickler.reduce_lru_cache,
+    LRU_CACHE: ByValuePickler.reduce_lru_cache,
     type(dataclasses.MISSING): ByValuePickler.reduce_sentinel,
     type(dataclasses.KW_ONLY): ByValuePickler.reduce_sentinel,
     **{type(getattr(sys, name)): ByValuePickler.reduce_of_sys for name in _OF_SYS},

@@ -28,9 +28,10 @@ from forkpool._shared.rebuild_classes import MEMBERS
 _DROPPED = ("__dict__", "__weakref__", "_abc_impl", "__annotate_func__", "__annotations_cache__")
 _FLAGS_OF_PYTHON = 1 << 9 | 1 << 10  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_BASETYPE
 _SLOTS_OF_C = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
+LRU_CACHE = type(functools.lru_cache(len))
 _CONTAINERS = (dict, list, set)
 _METHODS = (types.FunctionType, classmethod, staticmethod, property, functools.cached_property, functools.partialmethod,
-            functools.singledispatchmethod, type(functools.lru_cache(len)))  # fmt: skip
+            functools.singledispatchmethod, LRU_CACHE)  # fmt: skip
 _ENUM_DROPPED = frozenset(
     {"_member_names_", "_member_map_", "_value2member_map_", "_unhashable_values_", "_unhashable_values_map_",
      "_hashable_values_", "_member_type_", "_generate_next_value_", "_new_member_", "__new__"}
