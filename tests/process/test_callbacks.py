@@ -15,7 +15,7 @@ import pytest
 
 import forkpool.future as future_module
 from forkpool import ForkPoolExecutor, TaskTimeoutError
-from tests.support import tasks
+from tests.support import processes, tasks
 from tests.support.gate import Gate
 from tests.support.supervision import kills_timeouts_and_crashes_go_on
 
@@ -321,6 +321,7 @@ def test_signal_during_result(gate: Gate) -> None:
 
 
 def signal_host(pid: int, gate: Any) -> str:
+    processes.wait_state(pid, "S")  # see `Script._await_sleep`
     os.kill(pid, signal.SIGUSR1)
     gate.wait_go()
     return "after"

@@ -15,7 +15,7 @@ import pytest
 
 from forkpool import ForkPoolExecutor
 from tests.process.test_interruptions import Interrupted, LineCounter, traced
-from tests.support import tasks
+from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 from tests.support.script import Script
 
@@ -163,9 +163,14 @@ def test_a_signal_handler_submits_while_its_thread_waits(slow_module: str, gate:
             threading.Thread(target=gate.open_for_all).start()
             inner.append(ex.submit(tasks.add, 1, 1))
 
+        def ring() -> None:
+            gate.wait_inside()
+            processes.wait_state(os.getpid(), "S")  # see `Script._await_sleep`
+            os.kill(os.getpid(), signal.SIGUSR1)
+
         before = signal.signal(signal.SIGUSR1, handle)
         try:
-            thread, _ = in_thread(lambda: (gate.wait_inside(), os.kill(os.getpid(), signal.SIGUSR1)))
+            thread, _ = in_thread(ring)
             assert ex.submit(tasks.add, 2, 2).result() == 4
             thread.join()
         finally:

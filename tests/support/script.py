@@ -19,6 +19,7 @@ import forkpool
 from tests.support import processes
 
 How = Literal["file", "-c", "stdin"]
+UNSEEN_BY_PYTHON = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT}
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(forkpool.__file__).resolve().parents[1]  # an installed forkpool is tested as installed
 
@@ -67,10 +68,20 @@ class Script:
         return line
 
     def send(self, signum: int) -> None:
+        self._await_sleep(signum)
         self.process.send_signal(signum)
 
     def send_group(self, signum: int) -> None:
+        self._await_sleep(signum)
         os.killpg(self.process.pid, signum)
+
+    def _await_sleep(self, signum: int) -> None:
+        """Python acts on a signal between two instructions, or when it wakes one of its calls from sleep.
+
+        One that comes just before such a call goes to sleep waits as long as the call does, in a plain `lock.acquire()` too.
+        """
+        if signum not in UNSEEN_BY_PYTHON:
+            processes.wait_state(self.pid, "SZ")
 
     def finish(self, *, status: int | None = 0) -> "Script":
         """Read to the end of its output and of everybody who inherited it; check how it ended."""
