@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ CYCLES = """
     from pathlib import Path
     from forkpool import ForkPoolExecutor, TaskTimeoutError, WorkerCrashedError
     from tests.support import tasks
+    from tests.support.gate import Gate
 
     CRASHES = [(tasks.segfault,), (tasks.leave, 3), (tasks.kill_myself,), (tasks.abort,), (tasks.leave, 0)]
 
@@ -53,21 +55,32 @@ CYCLES = """
     def count_fds(pid):
         return len(os.listdir(f"/proc/{pid}/fd"))
 
-    # A worker that answers may be ahead of its fork server, which has yet to close what it forked it with. A leak takes
-    # for ever, and the test has a limit.
+    # The last ones that died have been replaced.
+    def meet_both(ex):
+        entering = [ex.submit(gate.enter) for _ in range(2)]
+        for _ in entering:
+            gate.wait_inside()
+        gate.release(2)
+        for future in entering:
+            future.result()
+
+    # A worker that answers may be ahead of host and fork server, which have yet to close what it was forked with. A leak
+    # takes for ever, and the test has a limit.
     def wait_until_closed(pid, who):
         while samples and count_fds(pid) > min(sample[who]["fds"] for sample in samples):
             pass
 
+    gate = Gate(sys.argv[1])
     with ForkPoolExecutor(2) as ex:
         samples = []
         for _ in range(10):
             crash_40(ex)
             stop_10(ex)
             server = ex.submit(os.getppid).result()
-            ex.submit(tasks.add, 1, 1).result()
+            meet_both(ex)
             gc.collect()
             wait_until_closed(server, "server")
+            wait_until_closed(os.getpid(), "host")
             samples.append({"host": held(os.getpid()), "server": held(server)})
         statistics = ex.statistics()
     mark("ended", statistics.crashed + statistics.timed_out + statistics.cancelled)
@@ -78,8 +91,8 @@ MOST_GROWTH_KIB = 512  # over 400 deaths: a leak of 1.3 KiB each would show
 
 @pytest.mark.slow
 @pytest.mark.alarm(120)
-def test_500_deaths_leave_nothing(start: Callable[..., Any]) -> None:
-    script = start(CYCLES).finish()
+def test_500_deaths_leave_nothing(start: Callable[..., Any], tmp_path: Path) -> None:
+    script = start(CYCLES, args=[str(tmp_path)]).finish()
     assert script.value("ended") == "500"
     samples = json.loads(script.value("samples"))
     for who in ("host", "server"):

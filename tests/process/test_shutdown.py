@@ -80,7 +80,8 @@ def test_crash_and_recover_again_and_again(count: int) -> None:
             assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
             assert ex.submit(tasks.add, number, 1).result() == number + 1
         assert (len(open_fds()), len(os.listdir("/proc/self/task"))) == (fds, threads)
-        assert len(os.listdir(f"/proc/{server}/fd")) == server_fds
+        while len(os.listdir(f"/proc/{server}/fd")) > server_fds:  # its worker may answer before it has closed all
+            os.sched_yield()
         assert len(processes.children(server)) == 1
 
 

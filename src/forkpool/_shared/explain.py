@@ -319,8 +319,9 @@ class SizeWatch:
             key = (site, part, content)
             count = self._seen[key] = self._seen.get(key, 0) + 1
             if count == REPEATS:
+                done = "pickled, to see whether it has changed," if part.startswith("global") else "sent to a worker"
                 self._warn(
-                    f"{part} is {size / 1e6:.1f} MB and was sent to a worker {REPEATS} times from {site[0]}:{site[1]}; "
+                    f"{part} is {size / 1e6:.1f} MB and was {done} {REPEATS} times from {site[0]}:{site[1]}; "
                     "load it in an initializer, or pass a path or a smaller part of it"
                 )
 

@@ -7,7 +7,8 @@ finalizer may submit again), or catch what is not an `Exception`.
 A payload starts with one byte of flags; lengths are 64 bits wide:
     flags  [TITLE: length, name]  [PATH: length, pickled sys.path]  [RICH: length, pickled table of entries]  pickled body
 A call without PATH is for the `sys.path` that its encoder began with, whatever the worker was started with or did since.
-HOLDING: it needs descriptors, which the worker fetches; in the host it is a `passed_fds.HoldingPayload`.
+HOLDING: it needs descriptors, which the worker fetches (large contents of the table too, see `apart`); in the host it is a
+`passed_fds.HoldingPayload`.
 The body is (module, name, args, kwargs) of a plain call, (namespace, name, args, kwargs) of one that is NAMED, else
 (function, args, kwargs); of a result the value. The name is there only if `options(name=)` gave one.
 Hard part: what is *plain* (by reference, builtin data) must be recognised in a microsecond and never wrongly: the
@@ -28,6 +29,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from forkpool._shared import changed_meanwhile, explain, import_path
+from forkpool._shared.apart import LARGE, set_apart
 from forkpool._shared.explain import PayloadError
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
 
@@ -149,10 +151,12 @@ class CallEncoder:
             body, named = session.encode_call(*call)
         except Exception as exc:
             session, (body, named) = self._try_again(session, call, exc)
-        entries, holding = session.table(), spawning.take_holding()
+        entries = session.table()
+        sent = set_apart(entries, spawning) if session.has_content_of(LARGE) else entries
+        holding = spawning.take_holding()
         flags = (HOLDING if holding else 0) | (NAMED if named else 0)
-        payload = _join(body, entries, self._look_again(), flags, name)
-        if self._sizes is not None and len(payload) >= explain.BIG:
+        payload = _join(body, sent, self._look_again(), flags, name)
+        if self._sizes is not None and (len(payload) >= explain.BIG or session.has_content_of(explain.BIG)):
             self._sizes.look(type(session), *call, entries)
         return payload if holding is None else _with_holding(payload, holding)
 
