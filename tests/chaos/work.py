@@ -23,6 +23,7 @@ from . import deeds
 from .deeds import DEEDS, Deed, End
 from .history import Outcome, Story
 from .pools import Plan
+from .program import Program
 
 MOST_OPEN = 40  # futures of one submitter; arbitrary, so that a stopped worker does not stop the queue from moving
 _NAMES = list(DEEDS)
@@ -70,6 +71,7 @@ class Submitter:
         self._finished = finished
         self._open: set[Future[Any]] = set()
         self._closed = False
+        self._program = Program(f"chaos_program_{index}", self._dice)
         self._by_value = plan.arguments["serializer"] != "pickle"
         self.thread = threading.Thread(target=self._run, name=f"chaos-submitter-{index}", daemon=True)
 
@@ -82,6 +84,7 @@ class Submitter:
         except BaseException as error:  # the round tells it
             self.error = error
         finally:
+            self._program.close()
             self._ex = None  # who collects the pool must find no reference
             self._finished()
 
@@ -156,9 +159,10 @@ class Submitter:
         return view if self._dice.random() < 0.7 else view.options(priority=self._dice.randrange(-2, 3))
 
     def _function(self) -> Any:
-        if self._by_value and self._dice.random() < 0.1:
+        choice = self._dice.random() if self._by_value else 1.0
+        if choice < 0.1:
             return lambda *args: deeds.act(*args)
-        return deeds.act
+        return self._program.function() if choice < 0.3 else deeds.act
 
     def _on_done(self, story: Story, future: Any) -> None:
         story.done.append(time.monotonic())
