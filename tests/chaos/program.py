@@ -12,7 +12,7 @@ import zlib
 from functools import partial
 from typing import Any
 
-_SIZES = [0, 1000, 70_000, 70_000, 400_000]  # bytes; from 64 KB on it travels apart from the calls
+_SIZES = [0, 1000, 20_000, 70_000, 400_000]  # bytes; from 16 KB on it crosses to each worker once
 _SOURCE = """
 import zlib
 from tests.chaos import deeds

@@ -4,7 +4,6 @@ Runs in: pytest and workers. The globals are of a module that nobody can import:
 The leak check of each test compares descriptors and threads.
 """
 
-import errno
 import os
 import resource
 import signal
@@ -17,6 +16,8 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, WorkerCrashedError
+from forkpool._shared import owning_payload, tracking
+from forkpool._shared.payload import CallDecoder, Lacking
 from tests.support.gate import Gate, Marks
 from tests.support.script import Script
 from tests.support.shortage import descriptors_left
@@ -39,6 +40,10 @@ table = None
 
 def size(*_):
     return len(table.data), os.getpid()
+
+def size_marked(marks, word):
+    marks.add(word)
+    return len(table.data)
 
 def enter(gate):
     gate.enter()
@@ -68,8 +73,7 @@ def program(leak_check: None, marks: Marks) -> Iterator[Any]:
 
 def held() -> int:
     """How many contents this process holds."""
-    names = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
-    return sum("forkpool-content" in os.readlink(name) for name in names if os.path.lexists(name))
+    return len(owning_payload._contents)
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::forkpool.PayloadWarning")  # large, again and again: that is what is looked at
@@ -90,7 +94,6 @@ def test_a_long_queue_shares_one_and_what_is_over_holds_none(program: Any, gate:
     with ForkPoolExecutor(1) as ex:
         running = ex.submit(program.enter, gate)
         gate.wait_inside()
-        assert held() == 0  # it was fetched, and will not be asked for again
         queued = [ex.submit(program.size) for _ in range(100)]
         assert held() == 1
         assert all(future.cancel() for future in queued[50:])
@@ -100,11 +103,10 @@ def test_a_long_queue_shares_one_and_what_is_over_holds_none(program: Any, gate:
         assert held() == 0
 
 
-def test_what_is_cancelled_or_killed_holds_none(program: Any, gate: Gate) -> None:
+def test_what_is_killed_holds_none(program: Any, gate: Gate) -> None:
     with ForkPoolExecutor(1) as ex:
         running = ex.options(retries=1).submit(program.enter, gate)
         gate.wait_inside()
-        assert held() == 1  # it may have to run again
         queued = ex.submit(program.size)
         assert running.kill()
         with pytest.raises(CancelledError):
@@ -149,24 +151,73 @@ def test_the_initializer_and_the_calls_share_it(program: Any, marks: Marks) -> N
     assert len(marks.words()) == len(set(marks.words())) <= 2
 
 
-def test_a_host_that_has_no_descriptor_left_when_it_is_asked(program: Any, gate: Gate) -> None:
+def test_neither_side_needs_a_descriptor_for_it(program: Any) -> None:
+    program.table = types.SimpleNamespace(data=bytes(SIZE))
     with ForkPoolExecutor(1) as ex:
-        ex.submit(gate.enter)
-        future = ex.submit(program.size)
-        gate.wait_inside()
-        with descriptors_left(0):
-            gate.release()
-            assert future.result()[0] == SIZE
+        _, pid = ex.submit(program.size).result()  # all that is imported for it is
+        program.table.data += b"."
+        with descriptors_left(0, pid), descriptors_left(0):
+            assert ex.submit(program.size).result() == (SIZE + 1, pid)
 
 
-def test_a_worker_that_has_no_descriptor_left(program: Any) -> None:
+def test_an_error_while_it_is_made_is_told_also_without_descriptors(program: Any) -> None:
+    """What is said of it beside has to be imported."""
     with ForkPoolExecutor(1) as ex:
-        pid = ex.submit(os.getpid).result()
+        _, pid = ex.submit(program.size).result()  # as above
+        program.table.data += b"."
         with descriptors_left(0, pid):
             error = ex.submit(program.size).exception()
         assert isinstance(error, OSError)
-        assert error.errno == errno.EMFILE
-        assert ex.submit(program.size).result() == (SIZE, pid)
+        assert error.filename == program.table.marks.path
+        assert ex.submit(program.size).result() == (SIZE + 1, pid)
+
+
+def forget(name: str) -> None:
+    """Let this worker think that it never got that global."""
+    tracking.received.pop(("g", "m:program_with_a_table", name))
+
+
+def test_a_worker_that_lacks_it_says_so_and_gets_it(program: Any, gate: Gate, marks: Marks) -> None:
+    """Each time before the call has begun: none runs twice, none is lost, whether it is alone or sent ahead."""
+    with ForkPoolExecutor(1) as ex:
+        for _ in range(10):
+            ex.submit(program.size).result()
+        pid = ex.submit(forget, "table").result()
+        futures = [ex.submit(program.size_marked, Marks(f"{marks.path}.ran"), str(number)) for number in range(30)]
+        assert [future.result() for future in futures] == [SIZE] * 30
+        assert ex.submit(forget, "table").result() is pid is None
+        future = ex.options(retries=1, timeout=60, priority=1, name="alone").submit(program.size)
+        assert future.result()[0] == SIZE
+        assert future.attempt == 1
+    assert sorted(Marks(f"{marks.path}.ran").words(), key=int) == [str(number) for number in range(30)]
+    assert len(marks.words()) == 3
+
+
+def test_deleted_and_there_again(program: Any) -> None:
+    with ForkPoolExecutor(1) as ex:
+        assert ex.submit(program.size).result()[0] == SIZE
+        table = program.__dict__.pop("table")
+        assert isinstance(ex.submit(program.size).exception(), NameError)
+        program.table = table
+        assert ex.submit(program.size).result()[0] == SIZE
+
+
+def test_a_worker_that_says_it_lacks_a_whole_call_is_not_believed(program: Any) -> None:
+    with ForkPoolExecutor(1) as ex:
+        ex.submit(always_lacks).result()
+        error = ex.submit(program.size).exception()
+        assert isinstance(error, WorkerCrashedError)
+        assert "no reason" in str(error)
+        assert ex.submit(program.size).result()[0] == SIZE
+
+
+def always_lacks() -> None:
+    """From now on this worker says of each call with a table that it lacks something."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Lacking
+
+    CallDecoder._open_table = refuse  # type: ignore[method-assign,assignment]
 
 
 def leave_room(count: int) -> int:

@@ -70,11 +70,11 @@ class Host:
     def _described(self, verb: Verb, worker: Worker | None, task: Task | None) -> tuple[object, ...]:
         generation = None if worker is None else worker.generation
         match verb:
-            case Verb.SEND:
+            case Verb.SEND | Verb.SEND_WHOLE:
                 assert task is not None
                 self._seq += 1
                 task.seq = self._seq
-                return "SEND", generation, task.name
+                return verb.name, generation, task.name
             case Verb.END:
                 assert task is not None
                 assert task.verdict is not None
@@ -94,6 +94,11 @@ class Host:
 
     def answer(self, generation: int, seconds: float = 1.0) -> list[tuple[object, ...]]:
         self.machine.on_answer(self.worker(generation), self.now, seconds)
+        return self.step()
+
+    def lacking(self, generation: int) -> list[tuple[object, ...]]:
+        """The worker has not got all that its first task needs."""
+        self.machine.on_lacking(self.worker(generation), self.now)
         return self.step()
 
     def gone(self, generation: int, *untaken: str) -> list[tuple[object, ...]]:

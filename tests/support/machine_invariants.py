@@ -19,6 +19,7 @@ def check_invariants(machine: PoolMachine) -> None:
         assert (worker in machine._idle) == (worker.state is WorkerState.READY and not worker.leaving)
         assert generation not in machine._ahead.loaded or len(worker.tasks) > 1
         assert worker.deadline is None or worker.doom is None
+        assert not worker.first_is_whole or len(worker.tasks) <= 1
     assert len(machine._idle) == len(set(map(id, machine._idle)))
     assert machine._ahead.loaded.keys() <= machine.workers.keys()
     machine._memory.check_invariants(machine.workers)

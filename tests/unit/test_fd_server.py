@@ -14,7 +14,8 @@ import pytest
 from forkpool._host.fd_server import FdServer
 from forkpool._host.reactor import Reactor
 from forkpool._shared.descriptors import recv_packet
-from forkpool._shared.passed_fds import Holding, with_holding
+from forkpool._shared.owning_payload import OwningPayload
+from forkpool._shared.passed_fds import Holding
 from tests.support.shortage import descriptors_left
 
 ADDRESS = f"\0forkpool-test-{os.getpid()}".encode()
@@ -33,7 +34,9 @@ class Counter:
         self.server.open()
 
     def calls_of(self, pid: int) -> list[tuple[bytes, bool]] | None:
-        calls = [(b"a plain call", False), (with_holding(b"", self.holding), self.again)]
+        payload = OwningPayload()
+        payload.holding = self.holding
+        calls = [(b"a plain call", False), (payload, self.again)]
         return calls if pid in self.pids else None
 
     def serve(self) -> None:

@@ -45,6 +45,18 @@ class ShortlyShown(bytes):
 LARGE = ShortlyShown(INLINE_BYTES + 1)
 
 
+@dataclass(frozen=True)
+class Content:
+    digest: bytes
+
+
+class Parted(bytes):
+    """Needs a content that it does not have in it."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.contents = {"key": Content(digest)}
+
+
 @dataclass
 class Call:
     """The truth about one task."""
@@ -79,6 +91,9 @@ class Process:
     started_at: float = 0.0
     answers: deque[Task] = field(default_factory=deque)  # written, not read by the host
     failing: set[Task] = field(default_factory=set)  # those of them that tell of an error
+    has: bytes | None = None  # the digest of the content that it holds
+    whole: Task | None = None  # the last task that was sent with its content
+    lacking: set[Task] = field(default_factory=set)  # those that it took and has not got all for
     private: int = 1000  # bytes of memory
     base: int | None = None  # bytes that it had right before it was sent a task with a limit
     seen: int | None = None  # bytes that the host saw last; None: it was not looked at since
@@ -260,6 +275,7 @@ class Host(RuleBasedStateMachine):
         assert not ahead or all(other.options.timeout is None for other in (*ahead, task))
         assert not ahead or all(other.options.memory_limit is None for other in (*ahead, task))
         assert not ahead or all(len(other.payload) <= INLINE_BYTES for other in (*ahead, task))
+        assert process.whole not in ahead
         assert task.options.memory_limit is None or process.dead or process.seen == process.private, "no base line"
         process.base = process.seen
         self.seq += 1
@@ -267,6 +283,13 @@ class Host(RuleBasedStateMachine):
         process.pipe.append(task)
         process.unwritten = PARTS if len(task.payload) > INLINE_BYTES else 0
         self.on_written(process)
+
+    def do_send_whole(self, worker: Worker, task: Task) -> None:
+        process = self.processes[worker.generation]
+        assert isinstance(task.payload, Parted)
+        assert not process.is_busy_with
+        self.do_send(worker, task)
+        process.whole, process.unwritten = task, PARTS
 
     def on_written(self, process: Process) -> None:
         process.written_at = self.now
@@ -441,6 +464,7 @@ class Host(RuleBasedStateMachine):
         retry_on=st.sets(st.sampled_from(ERRORS), min_size=1),
         count=st.integers(1, 6),
         large=st.booleans(),
+        content=st.sampled_from([None, None, b"A", b"B"]),
     )
     def submit(
         self,
@@ -452,13 +476,15 @@ class Host(RuleBasedStateMachine):
         retry_on: set[str],
         count: int,
         large: bool = False,
+        content: bytes | None = None,
     ) -> None:
         options = TaskOptions(
             timeout, priority=priority, retries=retries, retry_on=frozenset(retry_on), memory_limit=memory_limit
         )
         for _ in range(count):
             call = Call(order=len(self.calls))
-            call.task = (RepeatableTask if retries else Task)(call, LARGE if large else b"", name, options)
+            payload = Parted(content) if content is not None else LARGE if large else b""
+            call.task = (RepeatableTask if retries else Task)(call, payload, name, options)
             self.calls.append(call)
             if self.finished:
                 self.machine.reopen()
@@ -598,6 +624,18 @@ class Host(RuleBasedStateMachine):
             self.write_a_part(process)
         process.holds, process.started_at = process.pipe.popleft(), self.now
         self.call(process.holds).began_in.append(process.worker.generation)
+        if isinstance(process.holds.payload, Parted):
+            digest = process.holds.payload.contents["key"].digest
+            if process.holds is process.whole:
+                process.has = digest
+            elif process.has != digest:
+                process.lacking.add(process.holds)
+
+    @rule(data=st.data(), digest=st.sampled_from([None, b"A", b"B"]))
+    @precondition(lambda self: any(p.has for p in self.alive()))
+    def get_another_content(self, data: st.DataObject, digest: bytes | None) -> None:
+        """By a call that carries it for itself; or what it was sent last could not be unpickled."""
+        data.draw(st.sampled_from([p for p in self.alive() if p.has])).has = digest
 
     def worker_answers(self, process: Process) -> None:
         assert process.holds is not None
@@ -687,6 +725,12 @@ class Host(RuleBasedStateMachine):
             task = process.answers.popleft()
             skipped = [other for other in process.stolen if other.seq < task.seq]
             self.host_learns_of_losses(process, skipped, alive=not process.dead)
+            if task in process.lacking:
+                process.lacking.discard(task)
+                process.failing.discard(task)
+                self.call(task).began_in.clear()
+                self.machine.on_lacking(process.worker, self.now)
+                continue
             seconds = 1.0 if task.name == "long" else SHORT_S
             assert self.machine.on_answer(process.worker, self.now, seconds) is task
             call = self.call(task)

@@ -1,33 +1,17 @@
-"""Large globals travel apart from the calls that use them: how long a call is, and what the host holds for it."""
+"""Large globals cross to each worker once: how long a call is, what waiting calls share, what a worker says that lacks one."""
 
 from __future__ import annotations
 
-import errno
-import gc
-import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from forkpool._shared.apart import LARGE, MOST
-from forkpool._shared.passed_fds import HoldingPayload
+from forkpool._shared import owning_payload
+from forkpool._shared.owning_payload import LARGE, OwningPayload
 from forkpool._shared.payload import CallEncoder
-from tests.support.shortage import descriptors_left
 from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker
-
-
-def memory_files() -> int:
-    """How many contents this process holds."""
-    names = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
-    return sum("forkpool-content" in os.readlink(name) for name in names if os.path.lexists(name))
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> None:
-    """What an error of the last test holds is gone."""
-    gc.collect()
 
 
 @pytest.fixture
@@ -40,24 +24,34 @@ def size(notebook: Notebook) -> Callable[[], int]:
     return notebook.size  # type: ignore[no-any-return]
 
 
-def encode(fn: Callable[[], Any]) -> bytes:
-    return CallEncoder().encode(fn, (), {})
+def encode(fn: Callable[..., Any], *args: object) -> bytes:
+    return CallEncoder().encode(fn, args, {})
 
 
 def test_a_call_is_short_and_all_that_wait_share_one_content(size: Callable[[], int]) -> None:
-    before = memory_files()
     payloads = [encode(size) for _ in range(10)]
-    assert max(map(len, payloads)) < 1000
-    assert memory_files() == before + 1
+    contents = []
+    for payload in payloads:
+        assert isinstance(payload, OwningPayload)
+        assert len(payload) < 1000
+        assert payload.holding is None
+        contents += payload.contents.values()
+    assert len(contents) == 10
+    assert len(set(map(id, contents))) == 1
+    digest = contents[0].digest
+    del payload
     payloads.clear()
-    assert memory_files() == before
+    assert digest in owning_payload._contents
+    contents.clear()
+    assert digest not in owning_payload._contents
 
 
-def test_it_arrives_and_again_when_it_changed(notebook: Notebook, size: Callable[[], int], worker: Worker) -> None:
-    assert worker.call(size) == 100_000
-    assert worker.call(size) == 100_000
+def test_it_crosses_once_and_again_when_it_changed(notebook: Notebook, size: Callable[[], int], worker: Worker) -> None:
+    assert [worker.call(size) for _ in range(3)] == [100_000] * 3
+    assert worker.times_whole == 1
     notebook.cell("DATA.append(1)")
-    assert worker.call(size) == 100_001
+    assert [worker.call(size) for _ in range(3)] == [100_001] * 3
+    assert worker.times_whole == 2
 
 
 def test_what_the_worker_made_of_it_stays(notebook: Notebook, size: Callable[[], int], worker: Worker) -> None:
@@ -71,6 +65,25 @@ def test_large_then_small_then_large_again(notebook: Notebook, size: Callable[[]
     for cell, length in (("", 100_000), ("DATA = [1]", 1), ("DATA = list(range(100_000))", 100_000), ("DATA = 'abc'", 3)):
         notebook.cell(cell)
         assert worker.call(size) == length
+    assert worker.times_whole == 2
+
+
+def test_a_deleted_one_comes_again(notebook: Notebook, size: Callable[[], int], worker: Worker) -> None:
+    assert worker.call(size) == 100_000
+    notebook.cell("old = DATA; del DATA")
+    with pytest.raises(NameError):
+        worker.call(size)
+    notebook.cell("DATA = old")
+    assert worker.call(size) == 100_000
+
+
+def test_a_call_that_was_pickled_before_the_global_grew(notebook: Notebook, size: Callable[[], int], worker: Worker) -> None:
+    """It may come later than one that was pickled after it, and nobody in the host sees what it carries."""
+    notebook.cell("LARGE, DATA = DATA, [1]")
+    early = encode(size)
+    notebook.cell("DATA = LARGE")
+    late = encode(size)
+    assert [worker.run(payload) for payload in (late, early, late, early)] == [100_000, 1, 100_000, 1]
 
 
 def test_identity_between_large_globals_survives(notebook: Notebook, worker: Worker) -> None:
@@ -86,20 +99,7 @@ def test_identity_between_large_globals_survives(notebook: Notebook, worker: Wor
     assert worker.call(notebook.same) == (True, True, 30_001, 9_000)
 
 
-def test_large_attributes_of_classes(notebook: Notebook, worker: Worker) -> None:
-    notebook.cell("""
-        class Table:
-            rows = list(range(100_000))
-            def __init__(self): self.last = self.rows[-1]
-        def last(): return Table().last
-    """)
-    assert len(encode(notebook.last)) < 4000
-    assert [worker.call(notebook.last) for _ in range(2)] == [99_999] * 2
-    notebook.cell("Table.rows = Table.rows[:-1]")
-    assert worker.call(notebook.last) == 99_998
-
-
-def test_a_content_that_fails_to_load_is_named(notebook: Notebook, worker: Worker) -> None:
+def test_one_that_fails_to_load_is_named_and_tried_again(notebook: Notebook, worker: Worker) -> None:
     notebook.cell("""
         def fails(*_): raise ValueError("on purpose")
         class Odd:
@@ -111,54 +111,47 @@ def test_a_content_that_fails_to_load_is_named(notebook: Notebook, worker: Worke
         with pytest.raises(ValueError, match="on purpose") as info:
             worker.call(notebook.use)
         assert any("global 'odd' of notebook_for_tests" in note for note in info.value.__notes__)
+    assert worker.times_whole == 2
 
 
-def test_beyond_so_many_they_stay_in_the_table(notebook: Notebook, size: Callable[[], int], worker: Worker) -> None:
-    """Each is a descriptor of the host, which has other uses for them."""
-    before = memory_files()
-    payloads = []
-    for _ in range(MOST + 5):
-        notebook.cell("DATA.append(0)")
-        payloads.append(encode(size))
-    assert memory_files() == before + MOST
-    assert [len(payload) > LARGE for payload in payloads] == [False] * MOST + [True] * 5
-    assert worker.call(size) == 100_000 + MOST + 5
-    payloads.clear()
-    assert memory_files() == before
+def test_nothing_is_unpickled_by_a_worker_that_lacks_something(notebook: Notebook, worker: Worker) -> None:
+    """Else what the program does while its objects are made would be done twice."""
+    notebook.cell("""
+        import builtins
+        class Counts:
+            def __setstate__(self, state):
+                builtins.made = getattr(builtins, "made", 0) + 1
+        counts, large = Counts(), bytes(100_000)
+        counts.some = "state"
+        def use(): return counts, len(large)
+        def count(): return builtins.made
+    """)
+    assert worker.call(notebook.use)[1] == 100_000
+    assert worker.times_whole == 1
+    assert worker.call(notebook.count) == 1
 
 
-def test_without_descriptors_they_stay_in_the_table(size: Callable[[], int], worker: Worker) -> None:
-    worker.call(len, "")  # it lives before there are none
-    with descriptors_left(0):
-        payload = encode(size)
-        assert worker.call(size) == 100_000
-    assert len(payload) > LARGE
-    assert not isinstance(payload, HoldingPayload)
+@pytest.mark.parametrize("length", [LARGE - 100, LARGE])
+def test_sizes_beside_the_limit(length: int, notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(f"data = [bytes({length})]\ndef size(): return len(data[0])")
+    assert worker.call(notebook.size) == length
+    assert worker.times_whole == (length == LARGE)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOSPC, errno.EACCES])
-def test_where_memory_files_are_not_to_be_had(
-    number: int, size: Callable[[], int], worker: Worker, monkeypatch: pytest.MonkeyPatch
+def test_a_call_that_is_large_anyway_keeps_them(notebook: Notebook, size: Callable[[], int], worker: Worker) -> None:
+    """It would be copied once more."""
+    notebook.cell("def sizes(argument): return len(DATA), len(argument)")
+    payload = encode(notebook.sizes, [bytes(LARGE)])
+    assert type(payload) is bytes
+    assert worker.run(payload) == (100_000, 1)
+
+
+@pytest.mark.parametrize("name", [None, "named"])
+def test_with_a_name_and_another_path(
+    name: str | None, size: Callable[[], int], worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "memfd_create", refuse)
-    assert len(encode(size)) > LARGE
-    assert worker.call(size) == 100_000
-
-
-@pytest.mark.parametrize("size_of", [LARGE - 1, LARGE])
-def test_sizes_beside_the_limit(size_of: int, notebook: Notebook, worker: Worker) -> None:
-    notebook.cell(f"data = bytes({size_of})\ndef size(): return len(data)")
-    assert worker.call(notebook.size) == size_of
-
-
-def test_nobody_can_write_to_it(size: Callable[[], int]) -> None:
-    payload = encode(size)
-    assert isinstance(payload, HoldingPayload)
-    ((held, _),) = payload.holding._held.values()
-    with pytest.raises(PermissionError):
-        os.write(held.fd, b"x")
-    with pytest.raises(PermissionError):
-        os.ftruncate(held.fd, 1)
+    encoder = CallEncoder()
+    encoder.encode(len, ("",), {})
+    monkeypatch.syspath_prepend("/nowhere")
+    assert worker.run(encoder.encode(size, (), {}, name)) == 100_000
+    assert worker.times_whole == 1

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from forkpool._shared.passed_fds import Holding, HoldingPayload
+from forkpool._shared.owning_payload import OwningPayload
+from forkpool._shared.passed_fds import Holding
 from forkpool._shared.payload import CallEncoder, PayloadError
 from tests.unit.worker_process import Worker
 
@@ -119,7 +120,8 @@ def test_both_ends_of_a_pipe_are_told_apart() -> None:
     reader, writer = multiprocessing.Pipe(duplex=False)
     with reader, writer:
         payload = CallEncoder().encode(id, (reader, writer), {})
-        assert isinstance(payload, HoldingPayload)
+        assert isinstance(payload, OwningPayload)
+        assert payload.holding is not None
         assert len(payload.holding._held) == 2
 
 

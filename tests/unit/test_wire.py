@@ -43,7 +43,7 @@ from forkpool._core.wire import (
     unpack_header,
 )
 
-ANSWER_KINDS = [Kind.READY, Kind.VALUE, Kind.EXCEPTION, Kind.RESULT_ERROR, Kind.INIT_FAILED]
+ANSWER_KINDS = [Kind.READY, Kind.VALUE, Kind.EXCEPTION, Kind.RESULT_ERROR, Kind.INIT_FAILED, Kind.LACKING]
 TASK_KINDS = [Kind.INIT, Kind.TASK, Kind.STOP]
 
 FRAMES: list[Answer] = [

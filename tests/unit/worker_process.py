@@ -14,7 +14,8 @@ from typing import Any
 from forkpool._host.answers import decode_exception, decode_value
 from forkpool._host.fd_server import FdServer
 from forkpool._host.reactor import Reactor
-from forkpool._shared.passed_fds import HoldingPayload, address_of
+from forkpool._shared.owning_payload import OwningPayload
+from forkpool._shared.passed_fds import address_of
 from forkpool._shared.payload import CallEncoder, PayloadError
 
 SOURCE = str(Path(__file__).parents[2] / "src")
@@ -22,7 +23,7 @@ PROGRAM = """
 import struct, sys
 sys.path.insert(0, sys.argv[1])
 sys.path[:] = eval(sys.argv[2])
-from forkpool._shared.payload import CallDecoder, ResultEncoder, PayloadError
+from forkpool._shared.payload import CallDecoder, Lacking, ResultEncoder, PayloadError
 if len(sys.argv) > 3:
     import multiprocessing
     multiprocessing.current_process().authkey = bytes.fromhex(sys.argv[3])
@@ -37,6 +38,8 @@ while len(head := source.read(8)) == 8:
             kind = b"v"
         except PayloadError as exc:
             data, kind = str(exc).encode(), b"u"
+    except Lacking:
+        data, kind = b"", b"l"
     except BaseException as exc:
         data, kind = results.encode_exception(exc), b"e"
     sink.write(kind + struct.pack("<Q", len(data)) + data)
@@ -54,6 +57,7 @@ class Worker:
 
     def __init__(self, encoder: CallEncoder | None = None, path: list[str] | None = None) -> None:
         self.encoder = encoder or CallEncoder()
+        self.times_whole = 0  # how often it lacked something
         shown = [SOURCE, *site_packages(), *path] if path is not None else [entry or os.getcwd() for entry in sys.path]
         extra = [repr(shown)]
         if "multiprocessing" in sys.modules:
@@ -65,26 +69,35 @@ class Worker:
         return self.run(self.encoder.encode(fn, args, kwargs))
 
     def run(self, payload: bytes) -> Any:
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with self._lender(payload) as lend:
-            process.stdin.write(struct.pack("<Q", len(payload)) + payload)
-            process.stdin.flush()
-            lend()
-        kind = process.stdout.read(1)
-        assert kind, f"the worker died: {process.wait()}"
-        data = process.stdout.read(struct.unpack("<Q", process.stdout.read(8))[0])
+        """Send it as short as it is; whole, if the worker lacks something."""
+        kind, data = self._send(payload, payload)
+        if kind == b"l":
+            assert isinstance(payload, OwningPayload)
+            self.times_whole += 1
+            kind, data = self._send(payload, payload.whole())
+        assert kind != b"l"
         if kind == b"v":
             return decode_value(data)
         if kind == b"u":
             raise PayloadError(data.decode(), "result")
         raise decode_exception(data)
 
+    def _send(self, payload: bytes, data: bytes) -> tuple[bytes, bytes]:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with self._lender(payload) as lend:
+            process.stdin.write(struct.pack("<Q", len(data)) + data)
+            process.stdin.flush()
+            lend()
+        kind = process.stdout.read(1)
+        assert kind, f"the worker died: {process.wait()}"
+        return kind, process.stdout.read(struct.unpack("<Q", process.stdout.read(8))[0])
+
     @contextmanager
     def _lender(self, payload: bytes) -> Iterator[Callable[[], None]]:
         """Be the pool that has the descriptors of a call: the function serves them until the answer comes."""
-        if not isinstance(payload, HoldingPayload):
+        if not isinstance(payload, OwningPayload) or payload.holding is None:
             yield lambda: None
             return
         assert self._process.stdout is not None

@@ -45,7 +45,7 @@ from .._core.wire import (
 from .._shared import clock
 from .._shared.calls import count_fork
 from .._shared.current_task import SEAT
-from .._shared.payload import CallDecoder, PayloadError, ResultEncoder
+from .._shared.payload import CallDecoder, Lacking, PayloadError, ResultEncoder
 from .._shared.status_page import Stage, StatusPage
 from .inherit import prepare_worker, tells_tracker
 from .output import flush_output, keep_unfinished_lines
@@ -55,6 +55,7 @@ from .signal_guard import SignalGuard
 # As numbers: a worker would copy what an enum takes to find its members, each time that it starts.
 _STOP, _READY, _INIT_FAILED = int(Kind.STOP), int(Kind.READY), int(Kind.INIT_FAILED)
 _VALUE, _EXCEPTION, _RESULT_ERROR = int(Kind.VALUE), int(Kind.EXCEPTION), int(Kind.RESULT_ERROR)
+_LACKING = int(Kind.LACKING)
 _RUNNING, _ENCODING, _ANSWERED = int(Stage.RUNNING), int(Stage.ENCODING), int(Stage.ANSWERED)
 _LONG_MICROS = 10_000  # less than the host's `LOOK_AFTER_S`
 _BIG = 1 << 16
@@ -302,6 +303,8 @@ class TaskLoop:
             value = self._call(*call)
             self.page.set_stage(_ENCODING)
             return self._encode(value)
+        except Lacking:
+            return _LACKING, b"", 0
         except BaseException as error:
             return _EXCEPTION, self._describe(error), 0
 

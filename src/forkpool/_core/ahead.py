@@ -31,7 +31,7 @@ class SendAhead:
         tasks = worker.tasks
         if not 0 < len(tasks) <= MAX_AHEAD or worker.doom is not None or worker.expiry is not None or worker.terminated:
             return None
-        if self._short(tasks[0]) is None:
+        if worker.first_is_whole or self._short(tasks[0]) is None or worker.lacks(task.payload):
             return None
         expected = self._short(task)
         return None if expected is None or worker.ahead_s + expected > MAX_AHEAD_S else expected

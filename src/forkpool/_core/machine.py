@@ -89,14 +89,29 @@ class PoolMachine(Workforce):
         task = worker.tasks.popleft()
         if self._lost_before:
             self._lost_before.discard(task)
+        self._ahead.durations.learn(task.name, seconds)
+        self._go_on(worker, now)
+        return task
+
+    def on_lacking(self, worker: Worker, now: float) -> None:
+        """The worker lacks a content of its first task, which was not sent whole: that never began, and is sent again.
+
+        So may others be that it has, and it says so of each.
+        """
+        task = worker.tasks.popleft()
+        worker.has.clear()
+        self._take_back(task, worker)
+        self._go_on(worker, now)
+
+    def _go_on(self, worker: Worker, now: float) -> None:
+        """The worker is done with what was its first task."""
         worker.tasks_done += 1
         worker.head_since = now
-        self._ahead.durations.learn(task.name, seconds)
+        worker.first_is_whole = False  # nothing is sent behind such a one
         if worker.tasks:
             self._next_is_first(worker)  # under the same deadline: only one that stops everything can be set now
         else:
             self._work_is_over(worker, now)
-        return task
 
     def on_malformed(self, worker: Worker) -> None:
         """The worker's first task wrote what is no answer: whatever comes for it now, it gets none.
@@ -167,19 +182,23 @@ class PoolMachine(Workforce):
         worker.tasks = deque(task for task in worker.tasks if task.seq not in seqs)
         self._ahead.on_recalled(worker)
         for task in reversed(back):
-            if task.verdict is Verdict.KILLED or self._discarding:
-                self._end(task, Verdict.CANCELLED, worker)
-            elif self.broken:
-                self._end(task, Verdict.POOL_BROKEN, worker)
-            else:
-                task.verdict, task.seq = None, 0
-                self._put_back(task)
-                self.queue.appendleft(task)
+            self._take_back(task, worker)
         if not alive:
             return
         if back and not worker.tasks:
             self._send_again(worker, now)
         self._execute(worker)
+
+    def _take_back(self, task: Task, worker: Worker) -> None:
+        """The worker has the task no more, and never ran it."""
+        if task.verdict is Verdict.KILLED or self._discarding:
+            self._end(task, Verdict.CANCELLED, worker)
+        elif self.broken:
+            self._end(task, Verdict.POOL_BROKEN, worker)
+        else:
+            task.verdict, task.seq = None, 0
+            self._put_back(task)
+            self.queue.appendleft(task)
 
     def on_lost(self, worker: Worker, seqs: list[int], now: float, *, alive: bool) -> None:
         """Somebody else in the worker has read these tasks out of its pipe: it will never run them, and gets no more.
@@ -402,9 +421,14 @@ class PoolMachine(Workforce):
         if limit is not None:  # such a task is never sent ahead: what the worker has now is the base line
             self._memory.begin(worker, limit)
             self.actions.append((Verb.LOOK, worker, None))
-        self.actions.append((Verb.SEND, worker, task))
+        verb = Verb.SEND
         if len(tasks) == 1:
+            worker.first_is_whole = worker.lacks(task.payload)
+            if worker.first_is_whole:
+                worker.note_contents(task.payload)
+                verb = Verb.SEND_WHOLE
             self._ahead.hungry[worker.generation] = worker
+        self.actions.append((verb, worker, task))
         if worker.task_limit is not None and worker.tasks_done + len(tasks) >= worker.task_limit:
             self._expire(worker, Expiry.TASK_LIMIT)
 

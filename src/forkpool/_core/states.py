@@ -7,11 +7,20 @@ Tests: tests/unit/test_machine.py
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, ClassVar
 
 from ..config import DEFAULT_OPTIONS, TaskOptions
+
+_NO_CONTENTS: Mapping[Any, Any] = {}
+MOST_NOTED = 1000  # contents of a worker; of a program that makes more of them than it will use again, the note is begun anew
+
+
+def contents_of(payload: bytes) -> Mapping[Any, Any]:
+    """Return what a payload has beside it: by key, what has a `digest`."""
+    return getattr(payload, "contents", _NO_CONTENTS)
 
 
 class WorkerState(Enum):
@@ -60,6 +69,7 @@ class Verb(Enum):
     LOOK = auto()  # read how much private memory this worker has, report `on_memory`
     LOOK_AT_GROUP = auto()  # read how much memory the control groups have, report `on_group_memory`
     SEND = auto()  # write this task into this worker's pipe
+    SEND_WHOLE = auto()  # the same, with all contents that its payload has beside it
     RECALL = auto()  # take back what this worker has not taken, report `on_recalled`
     STOP = auto()  # ask this idle worker to leave
     KILL = auto()  # SIGKILL this worker
@@ -79,7 +89,7 @@ class GroupMemory:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One call. The core reads `name`, `options` and the payload's size; the rest only passes through it."""
+    """One call. The core reads `name`, `options`, and how large the payload is; the rest only passes through it."""
 
     future: Any
     payload: bytes
@@ -116,6 +126,8 @@ class Worker:
     sent_at: float = 0.0  # monotonic seconds: when something of the first one was written last; set if that has a timeout
     deadline: float | None = None  # monotonic seconds: when the task's timeout or the grace to leave ends
     owns_slot: bool = True  # False for an heir that waits for the slot, and once a replacement may take it
+    has: dict[Any, bytes] = field(default_factory=dict, repr=False)  # digests of contents that it was sent, by the global's key
+    first_is_whole: bool = False  # the first task is on its way with contents: nothing is sent behind it
     heir: Worker | None = field(default=None, repr=False)  # takes over the slot when this one has answered its last task
     heir_of: Worker | None = field(default=None, repr=False)  # whose slot this one waits for
     leaving: bool = False  # it was asked to leave
@@ -123,6 +135,19 @@ class Worker:
     doom: Verdict | None = None  # set once SIGKILL was asked for: what its task gets
     grown: int = 0  # bytes: by how much its private memory had grown at the last look (GROUP_FULL: all of it); for messages
     group: GroupMemory | None = None  # GROUP_FULL: which one was nearly full; for messages
+
+    def lacks(self, payload: bytes) -> bool:
+        """Whether it was not sent a content that this payload needs."""
+        if type(payload) is bytes:
+            return False
+        has: Any = self.has.get
+        return any(has(key) != content.digest for key, content in contents_of(payload).items())
+
+    def note_contents(self, payload: bytes) -> None:
+        """It is sent this payload whole."""
+        if len(self.has) > MOST_NOTED:
+            self.has.clear()
+        self.has.update((key, content.digest) for key, content in contents_of(payload).items())
 
     @property
     def has_ready_heir(self) -> bool:

@@ -44,13 +44,14 @@ class Kind(IntEnum):
     EXCEPTION = 12
     RESULT_ERROR = 13
     INIT_FAILED = 14
+    LACKING = 15  # the call needs a content that the worker was not sent, or has no more: it did not begin
 
 
 STREAM = 1  # task: the payload follows the packet as plain bytes
 PLAIN = 2  # answer: builtin data, safe to unpickle on the supervisor's thread
 TRACKED = 4  # answer: the worker may have told the resource tracker something, which the host is to hear first
 
-_ANSWERS = frozenset({Kind.READY, Kind.VALUE, Kind.EXCEPTION, Kind.RESULT_ERROR, Kind.INIT_FAILED})
+_ANSWERS = frozenset({Kind.READY, Kind.VALUE, Kind.EXCEPTION, Kind.RESULT_ERROR, Kind.INIT_FAILED, Kind.LACKING})
 _KNOWN_FLAGS = STREAM | PLAIN | TRACKED
 
 Answer = tuple[int, int, int, int, "bytes | bytearray"]  # kind, flags, micros, seq, payload

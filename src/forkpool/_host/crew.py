@@ -22,7 +22,7 @@ from .._core.states import Expiry, Task, Worker, WorkerState
 from .._core.wire import Answer, Kind, MalformedFrame
 from .._shared import clock
 from .._shared.descriptors import close_all
-from .._shared.passed_fds import HoldingPayload
+from .._shared.owning_payload import OwningPayload
 from ..config import PoolConfig
 from ..future import Run
 from .fd_server import FdServer
@@ -90,12 +90,18 @@ class Crew:
         """Have a worker forked."""
         self.servers.fork(worker)
 
-    def send(self, worker: Worker, task: Task) -> None:
-        """Take on a task for a worker's pipe; `flush` writes it."""
-        if type(task.payload) is HoldingPayload:
-            self._fd_server.open()
-        self.links[worker.generation].send(Kind.TASK, task.seq, task.payload, task.attempt - 1)
+    def send(self, worker: Worker, task: Task, *, whole: bool) -> None:
+        """Take on a task for a worker's pipe, with all contents or only what is not noted as sent; `flush` writes it."""
+        payload = task.payload
+        if type(payload) is OwningPayload:
+            payload = self._prepare(payload, whole=whole)
+        self.links[worker.generation].send(Kind.TASK, task.seq, payload, task.attempt - 1)
         self._unflushed[worker.generation] = worker
+
+    def _prepare(self, payload: OwningPayload, *, whole: bool) -> bytes:
+        if payload.holding is not None:
+            self._fd_server.open()
+        return payload.whole() if whole else payload
 
     def flush(self) -> None:
         """Write what `send` took on: all that is for one worker at once."""
@@ -374,16 +380,17 @@ class Crew:
             self.on_spawn_failed(generation, f"this process cannot watch another worker: {error}")
             return
         if self._init_payload is not None:
-            self._send_initializer(link, self._init_payload)
+            self._send_initializer(link, self._machine.workers[generation], self._init_payload)
         worker = self._machine.workers[generation]
         if worker.doom is not None:
             link.kill()
         elif worker.leaving:
             self._send_control(link, Kind.STOP, b"")
 
-    def _send_initializer(self, link: WorkerLink, payload: bytes) -> None:
-        if type(payload) is HoldingPayload:
-            self._fd_server.open()
+    def _send_initializer(self, link: WorkerLink, worker: Worker, payload: bytes) -> None:
+        if type(payload) is OwningPayload:
+            worker.note_contents(payload)
+            payload = self._prepare(payload, whole=True)
         self._send_control(link, Kind.INIT, payload)
 
     def on_exited(self, generation: int, death: Death) -> None:

@@ -19,7 +19,8 @@ import struct
 from collections.abc import Callable, Iterable
 
 from .._shared.descriptors import send_packet
-from .._shared.passed_fds import HeldFd, HoldingPayload, asked_for
+from .._shared.owning_payload import OwningPayload
+from .._shared.passed_fds import HeldFd, asked_for
 from .reactor import Reactor
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
@@ -119,7 +120,7 @@ class FdServer:
         found = (
             payload.holding.lend(key, again=again)
             for payload, again in self._calls_of(pid) or ()
-            if isinstance(payload, HoldingPayload)
+            if isinstance(payload, OwningPayload) and payload.holding is not None
         )
         return next((held for held in found if held is not None), None)
 

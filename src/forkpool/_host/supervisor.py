@@ -16,6 +16,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from .._core.machine import PoolMachine
@@ -374,6 +375,8 @@ class Supervisor:
             data = bytes(payload)
             self._intake.broken = lambda: initializer_error(data)
             self._machine.on_break()
+        elif worker.tasks and worker.tasks[0].seq == seq and kind == Kind.LACKING and not worker.first_is_whole:
+            self._machine.on_lacking(worker, clock.now())
         elif worker.tasks and worker.tasks[0].seq == seq and kind in ANSWER_KINDS:
             if flags & TRACKED:
                 self._crew.servers.hear_relay()
@@ -385,7 +388,7 @@ class Supervisor:
             task.future._run = (link.seat, began, seconds)
             if kind == Kind.VALUE or not task.options.retries or not self._is_repeated(task, worker, kind, payload):
                 self._endings.answer(task, kind, flags, payload)
-        elif kind in ANSWER_KINDS and any(task.seq == seq for task in worker.tasks):
+        elif (kind in ANSWER_KINDS or kind == Kind.LACKING) and seq in [task.seq for task in islice(worker.tasks, 1, None)]:
             self._crew.lookout.on_skipped(worker, seq)
             if worker.tasks[0].seq != seq:
                 raise MalformedFrame(f"an answer (call {seq}) that came before those of earlier calls")
@@ -426,12 +429,12 @@ class Supervisor:
         machine, crew = self._machine, self._crew
         actions = machine.actions
         for verb, worker, task in actions:  # acting may append to it
-            if verb is Verb.SEND:
+            if verb is Verb.SEND or verb is Verb.SEND_WHOLE:
                 assert worker is not None
                 assert task is not None
                 self._seq += 1
                 task.seq = self._seq
-                crew.send(worker, task)
+                crew.send(worker, task, whole=verb is Verb.SEND_WHOLE)
             elif verb is Verb.END:
                 assert task is not None
                 link = crew.links[worker.generation] if worker is not None else None

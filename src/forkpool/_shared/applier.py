@@ -16,15 +16,12 @@ import io
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from forkpool._shared import tracking
 from forkpool._shared.rebuild_classes import remake, set_class_attributes
 from forkpool._shared.tracking import Key
-
-if TYPE_CHECKING:
-    from forkpool._shared.apart import Apart
 
 _MAKE = "\0make"  # stands, in keys of what a worker has received, for what a class is made of
 GONE = b""  # stands where the value of a global would: the host has deleted it
@@ -182,7 +179,7 @@ class Applier:
         for part, digest, data in definition.state:
             if self._is_known((*key, part), digest, cls):
                 continue
-            pieces = _Unpickler(_open(data))
+            pieces = _Unpickler(io.BytesIO(data))
             if part:
                 set_class_attributes(cls, attributes := pieces.load())
                 self._note_attributes(definition, part, attributes)
@@ -219,7 +216,7 @@ class Applier:
         assert definition.pieces is not None
         if not self._worker:
             return definition.pieces.load()
-        return _load_named(definition.pieces.load, f"attribute {name!r} of {definition.cls.__qualname__}")
+        return _load_named(definition.pieces, f"attribute {name!r} of {definition.cls.__qualname__}")
 
     def _is_known(self, key: Key, digest: bytes, cls: Any) -> bool:
         known = tracking.received.get(key) if self._worker else None
@@ -242,7 +239,7 @@ class Applier:
 class _Definition:
     """What a class is to get."""
 
-    def __init__(self, key: Key, digest: bytes, cls: Any, state: list[tuple[str, bytes, bytes | Apart]]) -> None:
+    def __init__(self, key: Key, digest: bytes, cls: Any, state: list[tuple[str, bytes, bytes]]) -> None:
         self.key = key
         self.digest = digest
         self.cls = cls
@@ -297,24 +294,21 @@ def _loads(data: bytes) -> Any:
     return _Unpickler(io.BytesIO(data)).load()
 
 
-def _open(content: bytes | Apart) -> Any:
-    return io.BytesIO(content) if isinstance(content, bytes) else content.open()
+def _load_global(key: Key, data: bytes) -> Any:
+    return _load_named(_Unpickler(io.BytesIO(data)), f"global {key[2]!r} of {key[1].partition(':')[2]}")
 
 
-def _load_global(key: Key, content: bytes | Apart) -> Any:
-    return _load_named(lambda: _Unpickler(_open(content)).load(), f"global {key[2]!r} of {key[1].partition(':')[2]}")
-
-
-def _load_named(load: Callable[[], Any], what: str) -> Any:
+def _load_named(pickled: _Unpickler, what: str) -> Any:
     """In a worker: unpickle a part. An error that its making raises says nothing of where it comes from: a note does."""
     try:
-        return load()
+        return pickled.load()
     except Exception as exc:
-        from forkpool._shared.advice import NOTE_INTRO, note_of
-        from forkpool._shared.notes import add_note
+        with contextlib.suppress(Exception):  # no descriptor or memory to import them
+            from forkpool._shared.advice import NOTE_INTRO, note_of
+            from forkpool._shared.notes import add_note
 
-        if not any(str(note).startswith(NOTE_INTRO) for note in getattr(exc, "__notes__", ())):  # one that this one needs
-            add_note(exc, note_of(what))
+            if not any(str(note).startswith(NOTE_INTRO) for note in getattr(exc, "__notes__", ())):  # one that this one needs
+                add_note(exc, note_of(what))
         raise
 
 

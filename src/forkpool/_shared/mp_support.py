@@ -88,19 +88,11 @@ class _Popen:
         return fd
 
     def DupFd(self, fd: int) -> Any:
-        return self.passed(self.now_holding().hold(fd))
-
-    def now_holding(self) -> Any:
-        if self.holding is None:
-            from forkpool._shared import passed_fds
-
-            self.holding = passed_fds.Holding()
-        return self.holding
-
-    def passed(self, key: str) -> Any:
         from forkpool._shared import passed_fds
 
-        return passed_fds.PassedFd(passed_fds.address_of(self._name), key)
+        if self.holding is None:
+            self.holding = passed_fds.Holding()
+        return passed_fds.PassedFd(passed_fds.address_of(self._name), self.holding.hold(fd))
 
 
 class Spawning:
@@ -112,15 +104,10 @@ class Spawning:
         self._outer_call = getattr(_pickling, "popen", None)
         self._popen = _Popen(name)
 
-    def pass_content(self, name: str, data: bytes, most: int) -> tuple[Any, int]:
-        """Hold bytes for the payload, see `passed_fds.Holding`; return what stands for them, and their descriptor."""
-        key, fd = self._popen.now_holding().hold_content(name, data, most)
-        return self._popen.passed(key), fd
-
     def take_holding(self) -> Any:
         """The descriptors that the payload needs, or None. What is pickled from now on counts no more."""
         holding, self._popen.holding = self._popen.holding, None
-        return holding or None
+        return holding
 
     def begin(self) -> None:
         """Set the state; the caller's `finally` ends it, so an interrupt in here leaves nothing behind."""

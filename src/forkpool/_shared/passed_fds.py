@@ -31,7 +31,6 @@ from weakref import ref
 from .descriptors import close_all, recv_packet
 
 _KEY_BYTES = 128
-_CONTENT = "content."  # so begin the keys of memory files
 _FIRST_FD = 3  # a program may have closed 0, 1 and 2: see `_host.stdio_guard`
 _NOT_HANDED_OVER = (
     "the process that submitted this call could not hand over a socket or connection of it: it has no file descriptors left, "
@@ -100,37 +99,13 @@ class Holding:
             OSError: There is no descriptor for it, or `fd` is none.
         """
         key = _key_of(fd)
-        held, uses = self._find(key)
+        held, uses = self._held.get(key, (None, 0))
+        if held is None and (known := _shared.get(key)) is not None:
+            held = known()
         if held is None:
             held = _duplicate(fd, key)
         self._held[key] = held, uses + 1
         return key
-
-    def hold_content(self, name: str, data: bytes, most: int) -> tuple[str, int]:
-        """Keep `data` as a file that nobody can write to; the key for it, and its descriptor.
-
-        Args:
-            name: The same for the same data, in all calls, and for no other.
-            most: How many such files there may be.
-        Raises:
-            OSError: There cannot be another one.
-        """
-        key = _CONTENT + name
-        held, uses = self._find(key)
-        if held is None:
-            if sum(map(_is_content, list(_shared))) >= most:
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            with _memory_file(data) as fd:
-                held = _duplicate(fd, key)
-        self._held[key] = held, uses + 1
-        return key, held.fd
-
-    def _find(self, key: str) -> tuple[HeldFd | None, int]:
-        """What is held under that key, here or by another payload, and how often it is named here."""
-        held, uses = self._held.get(key, (None, 0))
-        if held is None and (known := _shared.get(key)) is not None:
-            held = known()
-        return held, uses
 
     def lend(self, key: str, *, again: bool) -> HeldFd | None:
         """What is kept under `key`. With `again` it stays; else it goes once everybody has it who knows the key."""
@@ -141,19 +116,6 @@ class Holding:
             else:
                 del self._held[key]
         return held
-
-
-class HoldingPayload(bytes):
-    """The payload of a call that needs descriptors of the host."""
-
-    holding: Holding
-
-
-def with_holding(payload: bytes, holding: Holding) -> bytes:
-    """The payload, as the owner of the descriptors that were held for it."""
-    owner = HoldingPayload(payload)
-    owner.holding = holding
-    return owner
 
 
 class PassedFd:
@@ -252,26 +214,6 @@ def _key_of(fd: int) -> str:
 
         return f"{key}.{fcntl.fcntl(fd, fcntl.F_GETFL):x}"
     return f"{key}..{next(_numbers)}"  # a file: which descriptors share their offset cannot be told
-
-
-@contextmanager
-def _memory_file(data: bytes) -> Iterator[int]:
-    import fcntl
-
-    fd = os.memfd_create("forkpool-content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        # A worker gets a descriptor of it, and others read it after that one.
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _is_content(key: str) -> bool:
-    return key.startswith(_CONTENT)
 
 
 def _close_in_fork() -> None:

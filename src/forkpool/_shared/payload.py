@@ -7,8 +7,8 @@ finalizer may submit again), or catch what is not an `Exception`.
 A payload starts with one byte of flags; lengths are 64 bits wide:
     flags  [TITLE: length, name]  [PATH: length, pickled sys.path]  [RICH: length, pickled table of entries]  pickled body
 A call without PATH is for the `sys.path` that its encoder began with, whatever the worker was started with or did since.
-HOLDING: it needs descriptors, which the worker fetches (large contents of the table too, see `apart`); in the host it is a
-`passed_fds.HoldingPayload`.
+HOLDING: it needs descriptors, which the worker fetches. PARTED: large contents are not in the table. In the host both are an
+`owning_payload.OwningPayload`.
 The body is (module, name, args, kwargs) of a plain call, (namespace, name, args, kwargs) of one that is NAMED, else
 (function, args, kwargs); of a result the value. The name is there only if `options(name=)` gave one.
 Hard part: what is *plain* (by reference, builtin data) must be recognised in a microsecond and never wrongly: the
@@ -29,24 +29,23 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from forkpool._shared import changed_meanwhile, explain, import_path
-from forkpool._shared.apart import LARGE, set_apart
 from forkpool._shared.explain import PayloadError
+from forkpool._shared.owning_payload import LARGE, Lacking, OwningPayload, check_all_here, take_out
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
 
 if TYPE_CHECKING:
     from forkpool._shared.applier import Applier
     from forkpool._shared.import_path import PathLook
     from forkpool._shared.mp_support import Spawning
-    from forkpool._shared.passed_fds import Holding
     from forkpool._shared.session import ResultSession
 
-__all__ = ["CallDecoder", "CallEncoder", "PayloadError", "ResultEncoder"]
+__all__ = ["CallDecoder", "CallEncoder", "Lacking", "PayloadError", "ResultEncoder"]
 
 Serializer = Literal["auto", "pickle", "cloudpickle"]
 Buffer = bytes | bytearray | memoryview
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-RICH, PATH, HOLDING, NAMED, TITLE = 1, 2, 4, 8, 16
+RICH, PATH, HOLDING, NAMED, TITLE, PARTED = 1, 2, 4, 8, 16, 32
 _LENGTH = struct.Struct("<Q")
 _PLAIN_TAG = b"\0"
 _MOST_SETTLED, _SETTLED_BYTES = 64, 1 << 14  # arbitrary: a megabyte at most
@@ -152,13 +151,19 @@ class CallEncoder:
         except Exception as exc:
             session, (body, named) = self._try_again(session, call, exc)
         entries = session.table()
-        sent = set_apart(entries, spawning) if session.has_content_of(LARGE) else entries
+        # Of a call that is large without them they stay: it would be copied once more for nothing.
+        rest, contents = take_out(entries) if session.has_content_of(LARGE) and len(body) < LARGE else (entries, {})
         holding = spawning.take_holding()
-        flags = (HOLDING if holding else 0) | (NAMED if named else 0)
-        payload = _join(body, sent, self._look_again(), flags, name)
+        flags = (HOLDING if holding else 0) | (NAMED if named else 0) | (PARTED if contents else 0)
+        head = _head(self._look_again(), flags | RICH, name)
+        payload = b"".join((head, *_with_length(pickle.dumps(rest, 5)), body))
         if self._sizes is not None and (len(payload) >= explain.BIG or session.has_content_of(explain.BIG)):
             self._sizes.look(type(session), *call, entries)
-        return payload if holding is None else _with_holding(payload, holding)
+        if holding is None and not contents:
+            return payload
+        owner = OwningPayload(payload)
+        owner.holding, owner.contents, owner.table_at = holding, contents, len(head)
+        return owner
 
     def _try_again(self, session: Any, call: Call, exc: Exception) -> tuple[Any, tuple[bytes, bool]]:
         """Encode a call that failed once more, if that is because another thread changed a part of it meanwhile.
@@ -212,6 +217,7 @@ class CallDecoder:
         """Return function, arguments and keyword arguments of a payload.
 
         Raises:
+            Lacking: This worker has not got all that the call needs. Nothing was unpickled.
             BaseException: whatever unpickling raises, user code included. The worker stays usable.
         """
         view = memoryview(data)
@@ -246,7 +252,7 @@ class CallDecoder:
             if known[:2] == (space, name):
                 sys.modules[space[2:]] = known[3]  # as for each call by value: a task may have put something else there
                 return known[2], args, kwargs
-        applier = self._open_table(part)
+        applier = self._open_table(part, parted=bool(flags & PARTED))
         try:
             call = load_body(flags, view, lambda _: applier)
         finally:
@@ -263,10 +269,15 @@ class CallDecoder:
         if space.startswith("m:"):
             self._settled[table] = (space, name, fn, tracking.module_by_value(space[2:], fresh=True))
 
-    def _open_table(self, table: memoryview) -> Applier:
+    def _open_table(self, table: memoryview, *, parted: bool) -> Applier:
         from forkpool._shared.applier import Applier
 
-        return Applier(pickle.loads(table), worker=True)
+        entries = pickle.loads(table)
+        if parted:
+            from forkpool._shared.tracking import received
+
+            check_all_here(entries, received)
+        return Applier(entries, worker=True)
 
     def _load_path(self, part: memoryview) -> list[str]:
         if part != self._last_path[0]:
@@ -396,12 +407,6 @@ def _repeated_calls() -> Any:
     from forkpool._shared import repeated_calls  # only for calls by value: it imports cloudpickle
 
     return repeated_calls
-
-
-def _with_holding(payload: bytes, holding: Holding) -> bytes:
-    from forkpool._shared.passed_fds import with_holding
-
-    return with_holding(payload, holding)
 
 
 def _as_bytes(name: str) -> bytes:
