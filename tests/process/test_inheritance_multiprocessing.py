@@ -303,3 +303,35 @@ with ForkPoolExecutor(1) as ex:
 """
     ).finish()
     assert "get_context(" in program.value("error")
+
+
+def test_what_spawned_processes_pickle_of_the_program(start: Start) -> None:
+    """They call the program `__mp_main__`: a manager's process answers so, and children that a task spawns."""
+    program = start("""
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        from forkpool import ForkPoolExecutor
+
+        class Message:
+            def __init__(self, value):
+                self.value = value
+
+        def keep(kept):
+            kept["key"] = Message(1)
+            return kept["key"].value
+
+        def double(number):
+            return Message(2 * number)
+
+        def in_children():
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as inner:
+                return [message.value for message in inner.map(double, [1, 2])]
+
+        if __name__ == "__main__":
+            with ForkPoolExecutor(1) as ex, multiprocessing.get_context("spawn").Manager() as manager:
+                shared = manager.dict()
+                mark("kept", ex.submit(keep, shared).result())
+                mark("children", ex.submit(in_children).result())
+        """).finish()
+    assert program.value("kept") == "1"
+    assert program.value("children") == "[2, 4]"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
+from collections.abc import Iterator
+
 import pytest
 
 from tests.unit.conftest import Notebook
@@ -309,3 +313,93 @@ def test_a_global_that_fails_to_be_made_in_the_worker_is_named(notebook: Noteboo
     )
     notebook.cell("template = holder = Page.default = 3")
     assert worker.call(notebook.through) == worker.call(notebook.in_class) == 3
+
+
+@pytest.fixture
+def plugin() -> Iterator[Notebook]:
+    """Another module that nobody can import."""
+    made = Notebook("plugin_for_tests")
+    sys.modules["plugin_for_tests"] = made.module
+    yield made
+    del sys.modules["plugin_for_tests"]
+
+
+def test_a_function_of_another_module_by_value_keeps_its_globals(notebook: Notebook, plugin: Notebook, worker: Worker) -> None:
+    """Each time: the second call took them from the module that names the function, and wrote them there."""
+    plugin.cell("value = 'of the plugin'\ndef get(): return value")
+    notebook.module.get = plugin.get  # type: ignore[attr-defined]
+    notebook.cell("""
+        value = "of the notebook"
+        def mine(): return value
+        def both(): return get(), mine()
+    """)
+    for _ in range(3):
+        assert worker.call(notebook.both) == ("of the plugin", "of the notebook")
+    plugin.cell("value = 'changed'")
+    assert [worker.call(notebook.both) for _ in range(2)] == [("changed", "of the notebook")] * 2
+    with Worker() as another:
+        assert another.call(notebook.both) == ("changed", "of the notebook")
+
+
+def test_a_function_of_a_namespace_that_is_no_module_keeps_its_globals(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        settings = {"__name__": "settings"}
+        exec("scale = 2\\ndef scaled(x): return x * scale", settings)
+        scaled = settings["scaled"]
+        def use(x): return scaled(x)
+    """)
+    assert [worker.call(notebook.use, 3) for _ in range(2)] == [6, 6]
+    with Worker() as another:
+        assert another.call(notebook.use, 3) == 6
+    notebook.settings["scale"] = 10
+    assert [worker.call(notebook.use, 3) for _ in range(2)] == [30, 30]
+
+
+@pytest.mark.parametrize("task", ["pickle.dumps(model)", "eval(repr(model))", "getattr(sys.modules[__name__], 'Model')"])
+def test_a_class_that_came_with_an_argument_has_its_name(task: str, notebook: Notebook, worker: Worker) -> None:
+    """Whether a function that names it came before or not."""
+    notebook.cell(f"""
+        import pickle, sys
+        from dataclasses import dataclass
+        @dataclass
+        class Model:
+            weight: int
+        def use(model): return {task} is not None
+    """)
+    assert worker.call(notebook.use, notebook.Model(1))
+
+
+def test_so_has_one_that_nothing_but_the_argument_brings(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("class Model: pass")
+    assert type(pickle.loads(worker.call(pickle.dumps, notebook.Model()))) is notebook.Model
+
+
+def test_a_name_that_the_class_has_no_more_is_not_taken_from_who_has_it(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("class Model: pass\nold = Model()\nModel = 5\ndef use(model): return Model, type(model).__name__")
+    assert worker.call(notebook.use, notebook.old) == (5, "Model")
+
+
+def test_a_second_name_of_a_function_is_the_same_function(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        def first():
+            first.calls = getattr(first, "calls", 0) + 1
+            return first.calls
+        second = first
+        def same(): return second is first
+        def both(): return first(), second()
+    """)
+    assert worker.call(notebook.same)
+    assert worker.call(notebook.both) == (1, 2)
+    assert worker.call(notebook.both) == (3, 4)
+
+
+def test_a_function_by_reference_brings_nothing_of_its_module_along(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        from os.path import join
+        seen = []  # so that the call is looked at each time
+        def use(): return join("a", "b"), len(seen)
+        def names(): return sorted(globals().keys() - {"__builtins__", "names"})
+    """)
+    for _ in range(3):
+        assert worker.call(notebook.use) == ("a/b", 0)
+    assert [name for name in worker.call(notebook.names) if not name.startswith("__")] == ["join", "seen", "use"]

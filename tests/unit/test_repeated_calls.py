@@ -84,7 +84,7 @@ CHANGES: dict[str, Callable[[Notebook], object]] = {
     "a global": replace("factor", 4),
     "a global by an equal one of another type": replace("offset", True),
     "a global that goes": lambda notebook: delattr(notebook.module, "offset"),
-    "a module by another one": replace("math", types.ModuleType("math")),
+    "a module by another one": replace("math", sys),
     "what is found by name": replace("join", len),
     "a function that is read": lambda notebook: notebook.cell("def helper(x, y=10): return -x"),
     "its code": lambda notebook: setattr(notebook.helper, "__code__", (lambda x, y=0: x).__code__),

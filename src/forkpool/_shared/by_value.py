@@ -124,8 +124,10 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def as_global(self, obj: Any) -> Reduced:
         """Return a reference to the global of a by-value module that is this object, or None."""
-        found = None if obj is self.root else global_name(obj)
-        return None if found is None else self.reference(*found, obj)
+        found = global_name(obj)
+        if found is None or (obj is self.root and self.key == ("g", *found)):
+            return None
+        return self.reference(*found, obj)
 
     def reference(self, space: str, name: str, obj: Any) -> Reduced:
         """Return a reference to an entry, or None where it must be a copy."""

@@ -160,7 +160,14 @@ class Session:
         if key not in self._entries:
             self._entries[key] = None
             self._queue.append((key, cls))
+            self._need_name_of(cls)
         return uid
+
+    def _need_name_of(self, cls: Any) -> None:
+        """Pickle looks a class up by its name, in the worker too, also one of which no function there knows."""
+        if tracking.stands_in_its_module(cls):
+            name = cls.__qualname__.partition(".")[0]
+            self.try_global(f"m:{cls.__module__}", name, vars(sys.modules[cls.__module__])[name])
 
     def need_globals_of(self, function: types.FunctionType, space: str) -> None:
         """Put into the table what the code of a function may look up."""
@@ -275,7 +282,9 @@ class Session:
         )
         known = _drafts.get(function)
         if known is not None and known[0] is function.__code__ and known[1] == content:
-            self.need_globals_of(function, key[1])
+            space = tracking.key_of_globals(function.__globals__)  # which need not be the one that names it
+            if not space.startswith("r:"):
+                self.need_globals_of(function, space)
             return known[2]
         draft = self.draft(key, function, function)
         if not draft.refs:
@@ -355,6 +364,9 @@ class ResultSession(Session):
 
     def shared_in(self, space: str) -> dict[int, str]:
         return {}
+
+    def _need_name_of(self, cls: Any) -> None:
+        pass
 
     def _tell_gone(self, space: str, namespace: dict[str, Any], names: tuple[str, ...]) -> None:
         pass

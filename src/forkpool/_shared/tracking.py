@@ -236,6 +236,8 @@ def module_by_value(name: str, *, fresh: bool = False) -> types.ModuleType:
         _own_modules[name] = module
     if fresh or name not in sys.modules:
         sys.modules[name] = module
+        if name == "__main__":
+            sys.modules["__mp_main__"] = module  # so it is called by processes that multiprocessing has spawned
     elif not fresh:
         return sys.modules[name]
     return module
