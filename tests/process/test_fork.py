@@ -412,3 +412,41 @@ mark("forks", forks > 20)
 """).finish()
     assert script.value("lost") == "[]"
     assert script.value("forks") == "True"
+
+
+@pytest.mark.parametrize("module", ["cloudpickle", "concurrent.futures.process"])
+def test_another_thread_imports_at_the_fork(start: Start, module: str) -> None:
+    """CPython leaves the lock of a half imported module to the child for ever."""
+    script = start(f"""
+        import threading
+        from forkpool import ForkPoolExecutor
+        inside, go = threading.Event(), threading.Event()
+        class Slow:
+            def find_spec(self, name, path=None, target=None):
+                if name == {module!r}:
+                    inside.set()
+                    go.wait()
+        sys.meta_path.insert(0, Slow())
+        os.register_at_fork(before=go.set)  # the last one that was registered is the first that is called
+        value = 1
+        def task(error):
+            if error:
+                raise ValueError
+            return value
+        def use(ex):
+            ex.submit(task, True).exception()
+            return ex.submit(task, False).result()
+        ex = ForkPoolExecutor(1)
+        thread = threading.Thread(target=use, args=(ex,))
+        thread.start()
+        inside.wait()
+        pid = os.fork()
+        if pid == 0:
+            with ForkPoolExecutor(1) as mine:
+                os._exit(use(mine))
+        mark("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        thread.join()
+        mark("here", use(ex))
+        ex.shutdown()
+        """).finish()
+    assert script.value("child") == script.value("here") == "1"

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from forkpool._shared.importing import importing
 from forkpool._shared.payload import Buffer, load_value
 from forkpool._shared.remote_exceptions import EXCEPTION, PICKLED, PLAIN, TUPLE, Forms, Part, Parts
 
@@ -33,7 +34,8 @@ def decode_exception(data: Buffer, load: Callable[[Buffer], Any] = load_value) -
     It is the pickled exception if that can be loaded, else one of the same class made without `__init__`, else a `RemoteError`.
     `load` unpickles its parts. What a signal handler raises in this thread passes through.
     """
-    from forkpool import errors
+    with importing:
+        from forkpool import errors
 
     answer = pickle.loads(data)  # plain data, written by `remote_exceptions.describe`
     exc = _Reader(answer["forms"], answer["traceback"], load).outermost()
@@ -81,7 +83,8 @@ class _Reader:
         return exc
 
     def _described(self, number: int) -> BaseException:
-        from forkpool import errors
+        with importing:
+            from forkpool import errors
 
         _, _, type_name, message = self._forms[number]
         return errors.RemoteError(f"{type_name}: {message}", type_name=type_name, remote_traceback=self._traceback)

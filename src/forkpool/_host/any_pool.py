@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._shared.importing import importing
 from .._shared.notes import add_note
 from .._shared.payload import CallEncoder, PayloadError
 from ..future import ForkFuture
@@ -157,7 +158,8 @@ def check_accepts(closing: bool, broken: Callable[[], BaseException] | None) -> 
 
 
 def _serialization_error(error: PayloadError) -> SerializationError:
-    from ..errors import SerializationError
+    with importing:
+        from ..errors import SerializationError
 
     return SerializationError(str(error), part=error.part)
 
@@ -193,7 +195,8 @@ def warn(text: str, category: type[Warning]) -> None:
 
 
 def _warn_of_payload(text: str) -> None:
-    from ..errors import PayloadWarning
+    with importing:
+        from ..errors import PayloadWarning
 
     warn(text, PayloadWarning)
 

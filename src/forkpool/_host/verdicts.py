@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core.states import Verdict
+from .._shared.importing import importing
 from .._shared.payload import Buffer, load_value
 from .answers import decode_exception
 
@@ -80,7 +81,8 @@ class CrashFacts:
 
 def task_error(facts: CrashFacts) -> TaskError:
     """The error for a task whose worker ended without an answer."""
-    from .. import errors
+    with importing:
+        from .. import errors
 
     kind: type[TaskError] = errors.WorkerCrashedError
     more: dict[str, Any] = {}
@@ -107,7 +109,8 @@ def task_error(facts: CrashFacts) -> TaskError:
 
 def result_error(data: Buffer, load: Callable[[Buffer], Any] = load_value) -> SerializationError:
     """The error for a result that the worker could not pickle. `load` unpickles the parts of its cause."""
-    from ..errors import SerializationError
+    with importing:
+        from ..errors import SerializationError
 
     message, part, cause = pickle.loads(data)
     error = SerializationError(message, part=part, may_have_run="yes")
@@ -117,7 +120,8 @@ def result_error(data: Buffer, load: Callable[[Buffer], Any] = load_value) -> Se
 
 def initializer_error(data: Buffer, load: Callable[[Buffer], Any] = load_value) -> InitializerError:
     """The error of a pool whose initializer raised. `load` unpickles the parts of its cause."""
-    from ..errors import InitializerError
+    with importing:
+        from ..errors import InitializerError
 
     cause = decode_exception(data, load)
     error = InitializerError(
@@ -145,14 +149,16 @@ def shut_down_error() -> BaseException:
 
 def broken_error(reason: str) -> PoolBrokenError:
     """The error of a pool whose workers cannot be started."""
-    from ..errors import PoolBrokenError
+    with importing:
+        from ..errors import PoolBrokenError
 
     return PoolBrokenError(f"workers cannot be started: {reason}. The pool is broken; the task did not run.")
 
 
 def internal_error(cause: BaseException) -> PoolBrokenError:
     """The error of a pool that met a bug of ours, or whose work found no memory."""
-    from ..errors import InternalError, PoolBrokenError
+    with importing:
+        from ..errors import InternalError, PoolBrokenError
 
     error: PoolBrokenError
     if isinstance(cause, MemoryError):

@@ -10,6 +10,7 @@ import _thread
 import os
 import sys
 
+from .._shared.importing import importing
 from .any_pool import AnyPool
 from .main_program import main_program
 
@@ -31,14 +32,16 @@ def pool_kind() -> type[AnyPool]:
         return inline_kind()
     check_platform()
     check_interpreter()
-    from .pool import Pool
+    with importing:
+        from .pool import Pool
 
     return Pool
 
 
 def inline_kind() -> type[AnyPool]:
     """What runs the calls of an InlineExecutor."""
-    from .inline import InlinePool
+    with importing:
+        from .inline import InlinePool
 
     return InlinePool
 

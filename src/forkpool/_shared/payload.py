@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from forkpool._shared import changed_meanwhile, explain, import_path
 from forkpool._shared.explain import PayloadError
+from forkpool._shared.importing import importing
 from forkpool._shared.owning_payload import LARGE, Lacking, OwningPayload, check_all_here, take_out
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
 
@@ -103,9 +104,7 @@ class CallEncoder:
                 head = _PLAIN_TAG if name is None and path is None else _head(path, 0, name)
                 payload = head + pickle.dumps((fn.__module__, fn.__qualname__, args, kwargs), 5)
                 if len(payload) >= explain.BIG and self._sizes is not None:
-                    from forkpool._shared.session import Session
-
-                    self._sizes.look(Session, fn, args, kwargs, [])
+                    self._sizes.look(_by_value()[1].Session, fn, args, kwargs, [])
                 return payload
             if type(fn) is FunctionType and not self._preloads_main:
                 return self._encode_repeated(fn, args, kwargs, path, name)
@@ -132,9 +131,7 @@ class CallEncoder:
         return _join_bytes(body, known.table, path, NAMED, name)
 
     def _encode_rich(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> bytes:
-        from forkpool._shared import mp_support
-        from forkpool._shared import session as sessions
-
+        mp_support, sessions = _by_value()
         spawning = mp_support.Spawning(self._pool_name)
         try:
             try:
@@ -356,7 +353,8 @@ def load_with(data: Buffer, open_table: Callable[[memoryview], Applier]) -> Any:
 
 
 def _host_table(table: memoryview) -> Applier:
-    from forkpool._shared.applier import Applier
+    with importing:
+        from forkpool._shared.applier import Applier
 
     return Applier(pickle.loads(table), worker=False)
 
@@ -365,7 +363,8 @@ def load_body(flags: int, view: memoryview, open_table: Callable[[memoryview], A
     """Unpickle what follows the head of a payload."""
     if not flags & RICH:
         return pickle.loads(view)
-    from forkpool._shared.rebuild import global_ref
+    with importing:
+        from forkpool._shared.rebuild import global_ref
 
     table, body = _split(view)
     with open_table(table) as applier:
@@ -404,9 +403,16 @@ def _table_of(payload: bytes) -> bytes:
 
 @functools.cache
 def _repeated_calls() -> Any:
-    from forkpool._shared import repeated_calls  # only for calls by value: it imports cloudpickle
-
+    with importing:
+        from forkpool._shared import repeated_calls  # only for calls by value: it imports cloudpickle
     return repeated_calls
+
+
+@functools.cache
+def _by_value() -> Any:
+    with importing:
+        from forkpool._shared import mp_support, session  # likewise
+    return mp_support, session
 
 
 def _as_bytes(name: str) -> bytes:

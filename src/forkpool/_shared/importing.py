@@ -1,0 +1,30 @@
+"""What is imported when it is first needed, in whichever thread: a fork of the process waits until no such import is half done.
+
+Runs in: host.
+Hard part: CPython does not renew the locks of modules in a fork. A module that another thread was just importing can never be
+imported in the child, which then waits for a thread that it does not have. So such an import holds `importing`, and a fork
+takes that first. It waits for a second at most: the import may need a module that the forking thread imports itself.
+Tests: tests/process/test_fork.py
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+importing = threading.RLock()
+_LONGEST_S = 1.0  # arbitrary: several times what cloudpickle takes to be imported on a busy machine
+_held: list[bool] = []  # by forks that are going on: whether they hold it; one at a time, for they hold it
+
+
+def _before_fork() -> None:
+    _held.append(importing.acquire(timeout=_LONGEST_S))
+
+
+def _after_fork() -> None:
+    if _held.pop():
+        importing.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
