@@ -1,9 +1,10 @@
 """Find out how a worker ended when its fork server is not there to tell.
 
 Runs in: host, supervisor thread.
-Two sources, both exact. A host that is PID 1 or a subreaper inherits the orphans: it waits for this one. Since Linux 6.15 the
-kernel keeps the status of a reaped process for whoever holds its pidfd (PIDFD_GET_INFO, ioctl_pidfd). Else it is unknown.
-Tests: tests/process/test_fork_server.py
+Three sources, all exact. A host that is PID 1 or a subreaper inherits the orphans: it waits for this one. As long as nobody has
+waited for it, /proc/PID/stat has its status (proc(5), exit_code). Since Linux 6.15 the kernel keeps the status of a reaped
+process for whoever holds its pidfd (PIDFD_GET_INFO, ioctl_pidfd). Else it is unknown.
+Tests: tests/unit/test_exit_status.py, tests/process/test_fork_server.py
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
 import struct
 import sys
+
+from .process_facts import read_stat
 
 _INFO_SIZE = 64  # PIDFD_INFO_SIZE_VER0
 _GET_INFO = 0xC000FF0B | (_INFO_SIZE << 16)  # _IOWR(0xFF, 11, struct pidfd_info)
@@ -21,9 +25,11 @@ _EXIT_CODE_OFFSET = 60
 _REAP_WAIT_MS = 100  # init reaps an orphan at once; a busy one may not, and then the status stays unknown
 
 
-def orphan_status(pidfd: int) -> int | None:
+def orphan_status(pidfd: int, pid: int) -> int | None:
     """The wait status of a process that has ended, or None."""
     status = reap(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    if status is None:
+        status = _of_zombie(pidfd, pid)
     return status if status is not None else _kept_by_kernel(pidfd)
 
 
@@ -38,6 +44,15 @@ def reap(kind: int, number: int, options: int) -> int | None:
     if result.si_code == os.CLD_EXITED:
         return result.si_status << 8
     return result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+
+
+def _of_zombie(pidfd: int, pid: int) -> int | None:
+    stat = read_stat(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, 0)  # nobody has waited for it yet, so the number was its own
+    except OSError:
+        return None
+    return (stat.status or None) if stat is not None and stat.state == "Z" else None
 
 
 def _kept_by_kernel(pidfd: int) -> int | None:

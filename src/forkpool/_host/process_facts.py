@@ -21,6 +21,7 @@ class Stat(NamedTuple):
     state: str  # a letter
     parent: int
     started: int  # ticks since boot: tells it from a later process of that number
+    status: int  # as of waitpid(2), once it has ended; 0 also for who may not know it
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -31,7 +32,7 @@ def read_stat(pid: int) -> Stat | None:
     except OSError:
         return None
     fields = tail.split()
-    return Stat(head.partition("(")[2], fields[0], int(fields[1]), int(fields[19])) if fields else None
+    return Stat(head.partition("(")[2], fields[0], int(fields[1]), int(fields[19]), int(fields[-1])) if fields else None
 
 
 def has_open(pid: int, fd: int) -> bool | None:

@@ -342,7 +342,7 @@ class WorkerLink:
     def orphan_status(self) -> int | None:
         """The wait status of this worker, which has ended and which no fork server reaped; None: nobody can tell."""
         if not self.without_pidfd:
-            return orphan_status(self.pidfd)
+            return orphan_status(self.pidfd, self.pid)
         stat = read_stat(self.pid)
         is_our_child = stat is not None and stat.started == self._born and stat.parent == os.getpid()
         return reap(os.P_PID, self.pid, os.WEXITED) if is_our_child else None  # it was killed, and is about to end

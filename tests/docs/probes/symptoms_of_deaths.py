@@ -196,12 +196,13 @@ def _():
         raise OSError
 
     ask_kernel, exit_status.ask_kernel = exit_status.ask_kernel, cannot
+    read_stat, exit_status.read_stat = exit_status.read_stat, lambda _pid: None  # it is waited for at once
     try:
         with ForkPoolExecutor(1) as ex:
             errors = (ex.submit(kill_server_and_me).exception() for _ in range(100))  # the server may have told it just before
             yield next(error for error in errors if error.exitcode is None)
     finally:
-        exit_status.ask_kernel = ask_kernel
+        exit_status.ask_kernel, exit_status.read_stat = ask_kernel, read_stat
 
 
 @symptom("`terminate_workers() or kill_workers() was called`")
