@@ -7,6 +7,7 @@ and no death to be told: such a future never ended.
 import contextlib
 import os
 import select
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, wait
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, WorkerCrashedError
-from tests.support import tasks
+from forkpool._host.worker_link import WorkerLink
+from forkpool._shared.status_page import StatusPage
+from tests.support import processes, tasks
 from tests.support.gate import Gate, GateInTask, Marks
 from tests.support.tasks import task_pipe
 
@@ -153,3 +156,38 @@ def test_a_thief_in_every_worker_cannot_make_a_call_wait_for_ever(marks: Marks) 
             assert error is None or type(error) is WorkerCrashedError
             assert marks.words().count(str(number)) == (error is None)
             assert error is None or error.may_have_run == "no"
+
+
+def stop_at_the_next_call(gate: GateInTask, marks: Marks) -> None:
+    """The first worker is stopped when it has read its call, before it says so."""
+    if marks.words():
+        return
+    marks.add("0")
+    take = StatusPage.take
+
+    def stop_and_take(page: StatusPage, seq: int, now_ns: int) -> None:
+        gate.tell()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        take(page, seq, now_ns)
+
+    StatusPage.take = stop_and_take  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGCONT])
+def test_a_worker_that_is_stopped_as_it_takes_a_call_is_not_accused(
+    how: int, gate: Gate, marks: Marks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks like one that was robbed: the call is neither in the pipe nor noted."""
+    hang_up, has_hung_up = WorkerLink.hang_up, threading.Event()
+    monkeypatch.setattr(WorkerLink, "hang_up", lambda link: (hang_up(link), has_hung_up.set()))
+    with ForkPoolExecutor(1, initializer=stop_at_the_next_call, initargs=(gate, marks)) as ex:
+        future = ex.submit(act, marks, 1)
+        worker = gate.wait_inside()
+        processes.wait_state(worker, "T")
+        has_hung_up.wait()
+        os.kill(worker, how)
+        assert future.result() == 1
+        assert ex.submit(tasks.pid).result() != worker
+    each_once(marks, 2)
+    assert "read or replaced" not in caplog.text
+    assert ("it was stopped as it took it" in caplog.text) == (how == signal.SIGKILL)

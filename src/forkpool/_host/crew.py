@@ -45,7 +45,10 @@ _NO_PIDFDS = (
 )
 _LEFT_ALONE = "its fork server was gone, and without pidfds nobody could tell when it ends"
 _NO_LOOK = "memory_limit cannot be watched (%s): a task that has one runs without it"
-_ROBBED = "its call was read by somebody else there, for the second time (what reads file descriptors that are not its own?)"
+_ROBBED = (
+    "its call left the pipe and was not begun, for the second time (what reads file descriptors that are not its own, or stops "
+    "workers?)"
+)
 _TOO_LARGE = "this process has no memory for its answer"
 
 
@@ -352,7 +355,7 @@ class Crew:
         self._machine.on_recalled(worker, link.recall(), clock.now(), alive=False)
         never_took = link.never_took([task.seq for task in worker.tasks])
         if never_took and (link.is_robbed or link.has_hung_up):
-            self.lookout.warn(link)
+            self.lookout.warn(link, certain=len(never_took) > 1)
             self._machine.on_lost(worker, never_took, clock.now(), alive=False)
             link.note = _ROBBED if worker.tasks else link.note
         else:

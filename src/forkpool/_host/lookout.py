@@ -39,6 +39,12 @@ _LOST = (
 )
 
 
+_UNNOTED = (
+    "worker %d (pid %d) did not begin with a call that it was sent: it was stopped as it took it (SIGSTOP), or a task, or what "
+    "one left running there, read it. The call runs elsewhere, and the worker is replaced"
+)
+
+
 class Lookout:
     """Looks at workers whose first task has not been answered for a while."""
 
@@ -119,11 +125,11 @@ class Lookout:
             self.warn(link)
             self._machine.on_lost(worker, lost, clock.now(), alive=True)
 
-    def warn(self, link: WorkerLink) -> None:
-        """Say once of each worker that it was robbed."""
+    def warn(self, link: WorkerLink, *, certain: bool = True) -> None:
+        """Say once of each worker that it was robbed. Not `certain`: it may have read the call itself, and come no further."""
         if not link.is_robbed:
             link.is_robbed = True
-            self._log.warning(_LOST, link.slot, link.pid)
+            self._log.warning(_LOST if certain else _UNNOTED, link.slot, link.pid)
 
 
 def _lost(seqs: list[int], present: int, *, before: bool, behind: bool) -> list[int]:
