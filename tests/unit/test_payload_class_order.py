@@ -316,3 +316,30 @@ def test_a_member_of_an_enum_whose_value_is_like_no_other(notebook: Notebook, wo
     for member in (*notebook.Odd, *notebook.Bits, notebook.Bits.A | notebook.Bits.B):
         assert worker.call(notebook.same, member) is member
         assert worker.call(lambda value: value.name, member) == member.name
+
+
+SINGLETONS = {
+    "is None": "if cls.only is None: cls.only = super().__new__(cls)",
+    "not": "if not cls.only: cls.only = super().__new__(cls)",
+    "hasattr": "if not hasattr(cls, 'only'): cls.only = super().__new__(cls)",
+    "getattr": "if getattr(cls, 'only', 'none') == 'none': cls.only = super().__new__(cls)",
+    "__dict__": "if 'only' not in cls.__dict__: cls.only = super().__new__(cls)",
+}
+
+
+@pytest.mark.parametrize("asks", SINGLETONS)
+@pytest.mark.parametrize("use", ["one", "One()", "One.only", "of()"])
+def test_a_singleton_that_its_class_holds(asks: str, use: str, notebook: Notebook, worker: Worker) -> None:
+    first = "only = None" if asks in ("is None", "not") else ""
+    notebook.cell(f"""
+        class One:
+            {first}
+            def __new__(cls):
+                {SINGLETONS[asks]}
+                return cls.only
+        one = One()
+        one.value = 7
+        def of(): return one
+        def use(): return {use}.value, {use} is One.only, One() is One.only
+    """)
+    assert [worker.call(notebook.use) for _ in range(2)] == [(7, True, True)] * 2

@@ -411,3 +411,19 @@ def test_an_error_while_unpickling_in_the_worker_is_the_users(worker: Worker) ->
     with pytest.raises(ZeroDivisionError):
         worker.call(lambda: Explodes())
     assert worker.call(len, "abc") == 3
+
+
+class OwnCause(Exception):
+    """Its cause is something else to it."""
+
+    @property
+    def __cause__(self) -> None:  # type: ignore[override]
+        return None
+
+
+def test_an_exception_whose_cause_can_only_be_read(worker: Worker) -> None:
+    def fail() -> None:
+        raise OwnCause("on purpose")
+
+    with pytest.raises(OwnCause, match="on purpose"):
+        worker.call(fail)

@@ -403,3 +403,17 @@ def test_a_function_by_reference_brings_nothing_of_its_module_along(notebook: No
     for _ in range(3):
         assert worker.call(notebook.use) == ("a/b", 0)
     assert [name for name in worker.call(notebook.names) if not name.startswith("__")] == ["join", "seen", "use"]
+
+
+@pytest.mark.parametrize("count", [9_000, 12_000])
+@pytest.mark.parametrize(
+    "column", ["[{} for n in range({})]", "dict(enumerate([{} for n in range({})]))", "{{{} for n in range({})}}"]
+)
+def test_a_sentinel_in_a_long_column_is_the_sentinel(column: str, count: int, notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(f"""
+        MISSING = object()
+        column = {column.format("MISSING if n % 3 else n", count)}
+        def count():
+            return sum(each is MISSING for each in (column.values() if type(column) is dict else column))
+    """)
+    assert worker.call(notebook.count) == notebook.count() > 0

@@ -39,7 +39,7 @@ def decode_exception(data: Buffer, load: Callable[[Buffer], Any] = load_value) -
 
     answer = pickle.loads(data)  # plain data, written by `remote_exceptions.describe`
     exc = _Reader(answer["forms"], answer["traceback"], load).outermost()
-    _set(exc, "__cause__", errors.RemoteTraceback(answer["traceback"]))
+    vars(BaseException)["__cause__"].__set__(exc, errors.RemoteTraceback(answer["traceback"]))  # whatever its class says
     return exc
 
 

@@ -26,6 +26,8 @@ from forkpool._shared.tracking import Key
 _MAKE = "\0make"  # stands, in keys of what a worker has received, for what a class is made of
 GONE = b""  # stands where the value of a global would: the host has deleted it
 
+_ASKS_WHETHER = {"hasattr", "getattr", "vars", "__dict__"}  # then it is not to be there at all
+
 _active = threading.local()
 
 
@@ -204,8 +206,9 @@ class Applier:
         if definition.pieces is not None:
             kinds = definition.pieces.load()
             for name, kind in kinds.items():
-                if kind is not None and name not in vars(definition.cls):  # a `__new__` may want to look into it
-                    set_class_attributes(definition.cls, {name: kind()})
+                if name not in vars(definition.cls) and (kind is not None or _expects_none(definition.cls, name)):
+                    # A `__new__` may want to look at it.
+                    set_class_attributes(definition.cls, {name: kind and kind()})
             for name in kinds:
                 set_class_attributes(definition.cls, {name: self._load_attribute(definition, name)})
             self._note_attributes(definition, "", (*definition.methods, *kinds))
@@ -247,6 +250,12 @@ class _Definition:
         self.attributes_before = tracking.attributes_of(key)  # those that came earlier
         self.methods: tuple[str, ...] = ()  # that it has got
         self.pieces: _Unpickler | None = None  # which has the objects still to give
+
+
+def _expects_none(cls: Any, name: str) -> bool:
+    """Whether `__new__` asks for the attribute before it has made what is to stand there: `if cls._only is None: ...`."""
+    code = getattr(cls.__new__, "__code__", None)
+    return code is not None and name in code.co_names and _ASKS_WHETHER.isdisjoint(code.co_names)
 
 
 def _attribute_there(namespace: dict[str, Any], name: str, sent: Any) -> Any:

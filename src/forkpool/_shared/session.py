@@ -43,7 +43,7 @@ from forkpool._shared.lookups import looked_up_by, subclasses_asked_for
 from forkpool._shared.plain import SCALARS, all_plain
 from forkpool._shared.tracking import Key
 
-MAX_SHARING = 10_000  # arbitrary: in a longer list or dict nobody looks for other globals, each item would cost 0.1 µs
+MAX_SHARING = 10_000  # arbitrary: a longer list or dict is looked through for other globals, but not what its items hold
 
 
 class EntryError(Exception):
@@ -294,11 +294,20 @@ class Session:
     def draft(self, key: Key, root: Any, *pieces: Any) -> Draft:
         """Pickle a portion of the entry `key`, which defines `root`: one piece after the other, with one memo."""
         with io.BytesIO() as file:
-            kind = ByValuePickler if _holds_no_others(root, self.homes) else SharingPickler
+            kind = ByValuePickler if self._holds_no_others(key, root) else SharingPickler
             pickler = kind(file, self, key, root)
             for piece in pieces:
                 pickler.dump(piece)
             return Draft(file.getvalue(), frozenset(pickler.refs), pickler.holds_classes)
+
+    def _holds_no_others(self, key: Key, obj: Any) -> bool:
+        """Tell whether looking for other globals inside an object would be in vain, or too dear."""
+        if type(obj) is types.FunctionType:
+            return not obj.__closure__ and not obj.__dict__ and self.homes.are_shared(obj)
+        if type(obj) in (list, dict, set) and len(obj) > MAX_SHARING:
+            shared = self.shared_in(key[1]) if key[0] == "g" else {}
+            return shared.keys().isdisjoint(map(id, [*obj, *obj.values()] if type(obj) is dict else obj))
+        return isinstance(obj, types.ModuleType)
 
     def _as_sent(self, entry: Entry) -> tuple[Any, ...]:
         digest = self._digest_of(entry.key)
@@ -411,13 +420,6 @@ def _round_of(value: Any, draft: Draft) -> int:
 
 def _hash(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
-
-
-def _holds_no_others(obj: Any, homes: Homes) -> bool:
-    """Tell whether looking for other globals inside an object would be in vain, or too dear."""
-    if type(obj) is types.FunctionType:
-        return not obj.__closure__ and not obj.__dict__ and homes.are_shared(obj)
-    return isinstance(obj, types.ModuleType) or (type(obj) in (list, dict, set) and len(obj) > MAX_SHARING)
 
 
 def _is_simple(function: types.FunctionType) -> bool:
