@@ -134,6 +134,67 @@ def _():
         assert ours.submit(make_inside).result()
 
 
+@claim("two globals of the program that hold one object")
+def _():
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as theirs:
+        assert theirs.submit(count_through_both).result() == 1
+        assert [theirs.submit(use).result() for use in (use_left, use_right, use_left)] == [1, 2, 3]
+    with ForkPoolExecutor(1) as ours:
+        assert ours.submit(count_through_both).result() == 0
+        assert [ours.submit(use).result() for use in (use_left, use_right, use_left)] != [1, 2, 3]
+        assert ours.submit(count_in_own_global).result() == 1
+        assert [ours.submit(use).result() for use in (use_both_left, use_both_right, use_both_left)] == [1, 2, 3]
+
+
+class Part:
+    def __init__(self):
+        self.count, self.other = 0, None
+
+
+def pair():
+    left, right = Part(), Part()
+    left.other, right.other = right, left
+    return left, right
+
+
+PARTS = [Part() for _ in range(3)]
+PARTS_BY_NAME = dict(zip("abc", PARTS, strict=True))
+OWN = Part()
+OWN_LIST, OWN_NAMES = [OWN], {"own": OWN}
+LEFT, RIGHT = pair()
+BOTH = dict(zip(("left", "right"), pair(), strict=True))
+
+
+def count_through_both():
+    PARTS_BY_NAME["b"].count += 1
+    return PARTS[1].count
+
+
+def count_in_own_global():
+    OWN_NAMES["own"].count += 1
+    return OWN_LIST[0].count
+
+
+def use_left():
+    LEFT.count += 1
+    return LEFT.count
+
+
+def use_right():
+    RIGHT.other.count += 1
+    return LEFT.count
+
+
+def use_both_left():
+    BOTH["left"].count += 1
+    return BOTH["left"].count
+
+
+def use_both_right():
+    BOTH["right"].other.count += 1
+    return BOTH["left"].count
+
+
 VARIABLE, LIBRARY = contextvars.ContextVar("variable", default=True), ctypes.CDLL(None)
 LOCK, FILE, LOCAL = threading.Lock(), open(__file__), threading.local()  # noqa: SIM115  (as programs do)
 
