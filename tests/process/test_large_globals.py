@@ -253,3 +253,34 @@ def test_a_program_with_a_table(start: Start) -> None:
     assert script.value("map") == str([f"word {n}" for n in range(0, 100_000, 20_000)])
     assert script.value("chunks") == str([str(n) for n in range(10)])
     assert script.value("changed") == "changed"
+
+
+def test_a_host_without_room_for_a_copy_sends_it_again(start: Start, gate: Gate) -> None:
+    script = start(
+        """
+        import resource
+        from forkpool import ForkPoolExecutor
+        from tests.support.gate import GateInTask
+        gate = GateInTask(sys.argv[1], sys.argv[2])
+        table = bytes(64 << 20)
+        def die_first(attempt):
+            from forkpool import current_task
+            gate.enter()
+            if current_task().attempt == attempt:
+                os.abort()
+            return len(table)
+        with ForkPoolExecutor(1) as ex:
+            future = ex.options(retries=1).submit(die_first, 1)
+            pages = int(open("/proc/self/statm").read().split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (32 << 20), resource.RLIM_INFINITY))
+            mark("limited")
+            mark("result", future.result())
+        """,
+        args=[gate.inside_path, gate.go_path],
+    )
+    script.wait_mark("limited")
+    gate.wait_inside()
+    gate.release()
+    gate.wait_inside()
+    gate.release()
+    assert script.finish().value("result") == str(64 << 20)

@@ -74,7 +74,7 @@ class Worker:
         if kind == b"l":
             assert isinstance(payload, OwningPayload)
             self.times_whole += 1
-            kind, data = self._send(payload, payload.whole())
+            kind, data = self._send(payload, b"".join(payload.whole()))
         assert kind != b"l"
         if kind == b"v":
             return decode_value(data)

@@ -33,6 +33,7 @@ from .preload_gate import PreloadGate
 from .reactor import Reactor
 from .server_link import SERVER_PATIENCE_S
 from .servers import Servers
+from .task_sender import Payload
 from .worker_link import Death, WorkerLink
 
 _DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment before its pidfd tells
@@ -95,16 +96,16 @@ class Crew:
 
     def send(self, worker: Worker, task: Task, *, whole: bool) -> None:
         """Take on a task for a worker's pipe, with all contents or only what is not noted as sent; `flush` writes it."""
-        payload = task.payload
+        payload: Payload = task.payload
         if type(payload) is OwningPayload:
             payload = self._prepare(payload, whole=whole)
         self.links[worker.generation].send(Kind.TASK, task.seq, payload, task.attempt - 1)
         self._unflushed[worker.generation] = worker
 
-    def _prepare(self, payload: OwningPayload, *, whole: bool) -> bytes:
+    def _prepare(self, payload: OwningPayload, *, whole: bool) -> Payload:
         if payload.holding is not None:
             self._fd_server.open()
-        return payload.whole() if whole else payload
+        return payload.whole() if whole and payload.contents else payload
 
     def flush(self) -> None:
         """Write what `send` took on: all that is for one worker at once."""
@@ -296,7 +297,7 @@ class Crew:
         link.note = link.note or _ELSEWHERE
         self._on_malformed(worker.generation, link, MalformedFrame(_ELSEWHERE))
 
-    def _send_control(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
+    def _send_control(self, link: WorkerLink, kind: Kind, payload: Payload) -> None:
         link.send(kind, 0, payload)
         self._flush(link, None)
 
@@ -390,7 +391,7 @@ class Crew:
         elif worker.leaving:
             self._send_control(link, Kind.STOP, b"")
 
-    def _send_initializer(self, link: WorkerLink, worker: Worker, payload: bytes) -> None:
+    def _send_initializer(self, link: WorkerLink, worker: Worker, payload: Payload) -> None:
         if type(payload) is OwningPayload:
             worker.note_contents(payload)
             payload = self._prepare(payload, whole=True)

@@ -76,7 +76,7 @@ class LocalDecoder(CallDecoder):
         with lent_by(data):
             return super().decode(data)
 
-    def _open_table(self, table: memoryview, *, parted: bool) -> Applier:
+    def _open_table(self, table: memoryview, contents: list[memoryview], *, parted: bool) -> Applier:
         from .inline_payload import LocalApplier
 
         return LocalApplier({})

@@ -35,6 +35,9 @@ _PADDING = memoryview(bytes(mmap.PAGESIZE))
 _BATCH = 32  # frames in one write, and pages in the pipe: what is sent ahead and the one that runs (_core.ahead)
 
 
+Payload = bytes | list[bytes | memoryview]  # as pieces: a large one
+
+
 class TaskSender:
     """Writes frames to one worker, as many at once as there are, and takes back what it has not taken."""
 
@@ -51,7 +54,7 @@ class TaskSender:
         self.untaken_fd = untaken_fd
         self._aside = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if is_copy else ()
         self._frames: deque[tuple[int, bytes]] = deque()  # seq and packet of what is still to be written
-        self._stream: memoryview | None = None  # what is still to be written of a streamed frame, before those
+        self._stream: deque[memoryview] = deque()  # what is still to be written of a streamed frame, before those
         self._frame_bytes = 0  # written of the last streamed frame, header included; 0 after a packet
         self._frame_seq = 0
         self._grown = False
@@ -62,17 +65,19 @@ class TaskSender:
     def fds(self) -> tuple[int, ...]:
         return self.task_fd, self.untaken_fd, *self._aside
 
-    def add(self, kind: Kind, seq: int, payload: bytes, tried: int = 0) -> None:
+    def add(self, kind: Kind, seq: int, payload: Payload, tried: int = 0) -> None:
         """Take a frame on, to be written by the next `flush`. A large one only for an idle worker."""
-        if len(payload) <= INLINE_BYTES:
-            self._frames.append((seq, pack(kind, seq, payload, 0, tried)))
-            return
-        header = pack_header(kind, seq, len(payload), STREAM, tried)
+        if isinstance(payload, bytes):
+            if len(payload) <= INLINE_BYTES:
+                self._frames.append((seq, pack(kind, seq, payload, 0, tried)))
+                return
+            payload = [payload]
+        header = pack_header(kind, seq, sum(map(len, payload)), STREAM, tried)
         os.write(self.task_fd, header)
         self._frame_bytes, self._frame_seq = len(header), seq
         self._set_packets(False)
         self._grow()
-        self._stream = memoryview(payload)
+        self._stream = deque(map(memoryview, payload))
 
     def flush(self) -> bool:
         """Write what was taken on. False: a part is left, call again when the pipe is writable."""
@@ -144,12 +149,14 @@ class TaskSender:
             frames.popleft()
 
     def _write_stream(self) -> None:
-        while self._stream is not None:
-            written = os.write(self.task_fd, self._stream[:_PIPE_BYTES])
+        stream = self._stream
+        while stream:
+            written = os.write(self.task_fd, stream[0][:_PIPE_BYTES])
             self._frame_bytes += written
-            self._stream = self._stream[written:]
-            if not self._stream:
-                self._stream = None
+            rest = stream.popleft()[written:]
+            if rest:
+                stream.appendleft(rest)
+            elif not stream:
                 self._set_packets(True)
 
     def _set_packets(self, packets: bool) -> None:

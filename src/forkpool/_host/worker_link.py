@@ -30,7 +30,7 @@ from .exit_status import orphan_status, reap
 from .private_memory import private_memory
 from .process_facts import has_ended, has_open, leads_to, read_stat, send_signal
 from .server_link import SERVER_PATIENCE_S, ServerGone, ServerLink
-from .task_sender import TaskSender
+from .task_sender import Payload, TaskSender
 
 if TYPE_CHECKING:
     from ..future import Run
@@ -134,7 +134,7 @@ class WorkerLink:
 
     # --- tasks
 
-    def send(self, kind: Kind, seq: int, payload: bytes, tried: int = 0) -> None:
+    def send(self, kind: Kind, seq: int, payload: Payload, tried: int = 0) -> None:
         """Take a frame on, to be written by the next `flush`. A large one only for an idle worker."""
         self._sender.add(kind, seq, payload, tried)
 

@@ -9,10 +9,10 @@ Tests: tests/process/test_fork.py
 
 from __future__ import annotations
 
+import _thread
 import os
-import threading
 
-importing = threading.RLock()
+importing = _thread.RLock()  # a real one also where gevent has replaced those of `threading`
 _LONGEST_S = 1.0  # arbitrary: several times what cloudpickle takes to be imported on a busy machine
 _held: list[bool] = []  # by forks that are going on: whether they hold it; one at a time, for they hold it
 

@@ -1,6 +1,6 @@
 """Payloads that own more than their bytes: large contents of globals, which cross to each worker once, and descriptors.
 
-Runs in: host (the thread that submits makes them; the supervisor sends them), worker (`check_all_here`).
+Runs in: host (the thread that submits makes them; the supervisor sends them), worker (what is below `take_out`).
 A worker compares digests, and never looks at the content of a global that it has already. So the table has nothing in place of
 a large content, and all calls that wait share one. The host notes what each worker was sent (`Worker.has`), and sends the
 `whole` call to one that lacks something.
@@ -12,7 +12,6 @@ Tests: tests/unit/test_payload_large_globals.py, tests/process/test_large_global
 
 from __future__ import annotations
 
-import pickle
 import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from weakref import WeakValueDictionary
 if TYPE_CHECKING:
     from forkpool._shared.passed_fds import Holding
 
+WHOLE = 64  # among the flags of a payload, see `payload`: all contents follow them
 LARGE = 1 << 14  # bytes; a call with less in its table may be known again (`repeated_calls`), which is worth more
 
 Entry = tuple[Any, ...]
@@ -45,21 +45,14 @@ class OwningPayload(bytes):
     """The payload of a call, without `contents`."""
 
     holding: Holding | None = None  # descriptors that the call needs
-    contents: dict[Key, Content]  # by the key of the global
-    table_at: int  # where the length of the table stands
+    contents: dict[Key, Content]  # by the key of the global; in the order of the table
 
-    def whole(self) -> bytes:
-        """Return the payload with all contents in it."""
-        if not self.contents:
-            return self
-        begin = self.table_at + _LENGTH.size
-        end = begin + _LENGTH.unpack_from(self, self.table_at)[0]
-        table = pickle.dumps([self._filled(entry) for entry in pickle.loads(self[begin:end])], 5)
-        return b"".join((self[: self.table_at], _LENGTH.pack(len(table)), table, self[end:]))
-
-    def _filled(self, entry: Entry) -> Entry:
-        content = self.contents.get(entry[0])
-        return entry if content is None else (*entry[:3], content.data)
+    def whole(self) -> list[bytes | memoryview]:
+        """Return the payload with all contents in it, as pieces that follow each other: nothing large is copied."""
+        pieces: list[bytes | memoryview] = [bytes((self[0] | WHOLE,)), _LENGTH.pack(len(self.contents))]
+        for content in self.contents.values():
+            pieces += (_LENGTH.pack(len(content.data)), content.data)
+        return [*pieces, memoryview(self)[1:]]
 
 
 def take_out(entries: Iterable[Entry]) -> tuple[list[Entry], dict[Key, Content]]:
@@ -77,8 +70,25 @@ def take_out(entries: Iterable[Entry]) -> tuple[list[Entry], dict[Key, Content]]
     return rest, contents
 
 
+def split_contents(view: memoryview) -> tuple[list[memoryview], memoryview]:
+    """In a worker: return the contents that a whole payload has behind its flags, and what follows them."""
+    (count,), view = _LENGTH.unpack_from(view), view[_LENGTH.size :]
+    contents = []
+    for _ in range(count):
+        end = _LENGTH.size + _LENGTH.unpack_from(view)[0]
+        contents.append(view[_LENGTH.size : end])
+        view = view[end:]
+    return contents, view
+
+
+def put_in(entries: Iterable[Entry], contents: Iterable[memoryview]) -> list[Entry]:
+    """Return the entries with the contents that were taken out."""
+    each = iter(contents)
+    return [(*entry[:3], next(each)) if entry[3] is None else entry for entry in entries]
+
+
 def check_all_here(entries: Iterable[Entry], received: dict[Key, tuple[bytes, Any]]) -> None:
-    """In a worker: raise Lacking if a content that is not in the table is not here either."""
+    """Raise Lacking if a content that was taken out is not in this worker either."""
     for entry in entries:
         if entry[3] is None:
             known = received.get(entry[0])

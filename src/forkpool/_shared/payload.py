@@ -5,10 +5,11 @@ Must not import cloudpickle before a call needs it, hold a lock while it pickles
 finalizer may submit again), or catch what is not an `Exception`.
 
 A payload starts with one byte of flags; lengths are 64 bits wide:
-    flags  [TITLE: length, name]  [PATH: length, pickled sys.path]  [RICH: length, pickled table of entries]  pickled body
+    flags  [WHOLE: count, each length and content]  [TITLE: length, name]  [PATH: length, pickled sys.path]
+           [RICH: length, pickled table of entries]  pickled body
 A call without PATH is for the `sys.path` that its encoder began with, whatever the worker was started with or did since.
-HOLDING: it needs descriptors, which the worker fetches. PARTED: large contents are not in the table. In the host both are an
-`owning_payload.OwningPayload`.
+HOLDING: it needs descriptors, which the worker fetches. PARTED: large contents are not in the table; in a
+WHOLE one they follow the flags. In the host both are an `owning_payload.OwningPayload`.
 The body is (module, name, args, kwargs) of a plain call, (namespace, name, args, kwargs) of one that is NAMED, else
 (function, args, kwargs); of a result the value. The name is there only if `options(name=)` gave one.
 Hard part: what is *plain* (by reference, builtin data) must be recognised in a microsecond and never wrongly: the
@@ -31,7 +32,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from forkpool._shared import changed_meanwhile, explain, import_path
 from forkpool._shared.explain import PayloadError
 from forkpool._shared.importing import importing
-from forkpool._shared.owning_payload import LARGE, Lacking, OwningPayload, check_all_here, take_out
+from forkpool._shared.owning_payload import (
+    LARGE,
+    WHOLE,
+    Lacking,
+    OwningPayload,
+    check_all_here,
+    put_in,
+    split_contents,
+    take_out,
+)
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
 
 if TYPE_CHECKING:
@@ -152,14 +162,13 @@ class CallEncoder:
         rest, contents = take_out(entries) if session.has_content_of(LARGE) and len(body) < LARGE else (entries, {})
         holding = spawning.take_holding()
         flags = (HOLDING if holding else 0) | (NAMED if named else 0) | (PARTED if contents else 0)
-        head = _head(self._look_again(), flags | RICH, name)
-        payload = b"".join((head, *_with_length(pickle.dumps(rest, 5)), body))
+        payload = _join(body, rest, self._look_again(), flags, name)
         if self._sizes is not None and (len(payload) >= explain.BIG or session.has_content_of(explain.BIG)):
             self._sizes.look(type(session), *call, entries)
         if holding is None and not contents:
             return payload
         owner = OwningPayload(payload)
-        owner.holding, owner.contents, owner.table_at = holding, contents, len(head)
+        owner.holding, owner.contents = holding, contents
         return owner
 
     def _try_again(self, session: Any, call: Call, exc: Exception) -> tuple[Any, tuple[bytes, bool]]:
@@ -221,7 +230,10 @@ class CallDecoder:
         flags, view = view[0], view[1:]
         self.name = None
         host_path = self._host_path
+        contents: list[memoryview] = []
         try:
+            if flags & WHOLE:
+                contents, view = split_contents(view)
             if flags & TITLE:
                 part, view = _split(view)
                 self.name = str(part, "utf-8", "surrogatepass")
@@ -233,13 +245,13 @@ class CallDecoder:
             if not flags & RICH:
                 module, name, args, kwargs = pickle.loads(view)
                 return _look_up(module, name), args, kwargs
-            fn, args, kwargs = self._load_rich(flags, view)
+            fn, args, kwargs = self._load_rich(flags, view, contents)
         except ModuleNotFoundError as exc:
             explain.add_path_note(exc, host_path)
             raise
         return fn, args, kwargs
 
-    def _load_rich(self, flags: int, view: memoryview) -> Any:
+    def _load_rich(self, flags: int, view: memoryview, contents: list[memoryview]) -> Any:
         """Most calls come with a table that the last ones had, too: then only the arguments are new."""
         part, body = _split(view)
         table = bytes(part) if flags & NAMED and len(part) <= _SETTLED_BYTES else b""  # b"": none that is remembered
@@ -249,7 +261,7 @@ class CallDecoder:
             if known[:2] == (space, name):
                 sys.modules[space[2:]] = known[3]  # as for each call by value: a task may have put something else there
                 return known[2], args, kwargs
-        applier = self._open_table(part, parted=bool(flags & PARTED))
+        applier = self._open_table(part, contents, parted=bool(flags & PARTED))
         try:
             call = load_body(flags, view, lambda _: applier)
         finally:
@@ -266,11 +278,13 @@ class CallDecoder:
         if space.startswith("m:"):
             self._settled[table] = (space, name, fn, tracking.module_by_value(space[2:], fresh=True))
 
-    def _open_table(self, table: memoryview, *, parted: bool) -> Applier:
+    def _open_table(self, table: memoryview, contents: list[memoryview], *, parted: bool) -> Applier:
         from forkpool._shared.applier import Applier
 
         entries = pickle.loads(table)
-        if parted:
+        if contents:
+            entries = put_in(entries, contents)
+        elif parted:
             from forkpool._shared.tracking import received
 
             check_all_here(entries, received)
