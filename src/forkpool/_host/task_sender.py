@@ -77,7 +77,7 @@ class TaskSender:
         self._frame_bytes, self._frame_seq = len(header), seq
         self._set_packets(False)
         self._grow()
-        self._stream = deque(map(memoryview, payload))
+        self._stream = deque(memoryview(piece) for piece in payload)
 
     def flush(self) -> bool:
         """Write what was taken on. False: a part is left, call again when the pipe is writable."""

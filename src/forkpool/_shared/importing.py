@@ -14,15 +14,15 @@ import os
 
 importing = _thread.RLock()  # a real one also where gevent has replaced those of `threading`
 _LONGEST_S = 1.0  # arbitrary: several times what cloudpickle takes to be imported on a busy machine
-_held: list[bool] = []  # by forks that are going on: whether they hold it; one at a time, for they hold it
+_held: dict[int, bool] = {}  # by thread that is about to fork: whether it holds it
 
 
 def _before_fork() -> None:
-    _held.append(importing.acquire(timeout=_LONGEST_S))
+    _held[_thread.get_ident()] = importing.acquire(timeout=_LONGEST_S)
 
 
 def _after_fork() -> None:
-    if _held.pop():
+    if _held.pop(_thread.get_ident(), False):
         importing.release()
 
 
