@@ -450,3 +450,31 @@ def test_another_thread_imports_at_the_fork(start: Start, module: str) -> None:
         ex.shutdown()
         """).finish()
     assert script.value("child") == script.value("here") == "1"
+
+
+def test_a_fork_does_not_wait_for_an_import_for_ever(start: Start) -> None:
+    """The import may wait for the thread that forks. What needs no such import works in the child."""
+    script = start("""
+        import threading
+        from forkpool import ForkPoolExecutor
+        inside, go = threading.Event(), threading.Event()
+        class Slow:
+            def find_spec(self, name, path=None, target=None):
+                if name == "cloudpickle":
+                    inside.set()
+                    go.wait()
+        sys.meta_path.insert(0, Slow())
+        ex = ForkPoolExecutor(1)
+        thread = threading.Thread(target=lambda: ex.submit(lambda: 1).result())
+        thread.start()
+        inside.wait()
+        pid = os.fork()
+        if pid == 0:
+            with ForkPoolExecutor(1) as mine:
+                os._exit(mine.submit(abs, -2).result())
+        mark("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        go.set()
+        thread.join()
+        ex.shutdown()
+        """).finish()
+    assert script.value("child") == "2"

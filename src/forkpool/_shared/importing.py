@@ -26,5 +26,11 @@ def _after_fork() -> None:
         importing.release()
 
 
+def _after_fork_in_child() -> None:
+    if not _held.get(_thread.get_ident()):  # it belongs to a thread that does not exist here
+        importing._at_fork_reinit()  # type: ignore[attr-defined]  # as `threading` does with its own
+    _after_fork()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
