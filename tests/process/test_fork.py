@@ -456,16 +456,27 @@ def test_a_fork_does_not_wait_for_an_import_for_ever(start: Start) -> None:
     """The import may wait for the thread that forks. What needs no such import works in the child."""
     script = start("""
         import threading
+        from importlib.machinery import ModuleSpec
         from forkpool import ForkPoolExecutor
         inside, go = threading.Event(), threading.Event()
-        class Slow:
+        class Slow:  # while it loads: a fork would wait for one that is looked for
             def find_spec(self, name, path=None, target=None):
-                if name == "cloudpickle":
-                    inside.set()
-                    go.wait()
+                return ModuleSpec(name, self) if name == "cloudpickle" else None
+            def create_module(self, spec):
+                return None
+            def exec_module(self, module):
+                sys.meta_path.remove(self)
+                inside.set()
+                go.wait()
+                raise ImportError("not here")
         sys.meta_path.insert(0, Slow())
         ex = ForkPoolExecutor(1)
-        thread = threading.Thread(target=lambda: ex.submit(lambda: 1).result())
+        def use():
+            try:
+                ex.submit(lambda: 1)
+            except ImportError:
+                mark("failed")
+        thread = threading.Thread(target=use)
         thread.start()
         inside.wait()
         pid = os.fork()
