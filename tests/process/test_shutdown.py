@@ -79,8 +79,9 @@ def test_crash_and_recover_again_and_again(count: int) -> None:
         for number in range(count):
             assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
             assert ex.submit(tasks.add, number, 1).result() == number + 1
-        assert (len(open_fds()), len(os.listdir("/proc/self/task"))) == (fds, threads)
-        while len(os.listdir(f"/proc/{server}/fd")) > server_fds:  # its worker may answer before it has closed all
+        assert len(os.listdir("/proc/self/task")) == threads
+        # A worker may answer before all is closed that the last one had, there and here. A leak takes for ever.
+        while len(open_fds()) > fds or len(os.listdir(f"/proc/{server}/fd")) > server_fds:
             os.sched_yield()
         assert len(processes.children(server)) == 1
 
