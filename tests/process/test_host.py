@@ -185,8 +185,7 @@ def test_a_worker_costs_the_host_at_most_five_fds(gate: Gate) -> None:
         more = [ex.submit(tasks.enter, gate) for _ in range(5)]
         for _ in more:
             gate.wait_inside()
-        while len(os.listdir("/proc/self/fd")) - with_one > 5 * 5:  # the supervisor may be reading a file just now
-            os.sched_yield()
+        processes.wait_fds(os.getpid(), with_one + 5 * 5)
         gate.open_for_all()
         assert first.result() is None
 

@@ -63,10 +63,10 @@ SIZE = 1 << 20
 @pytest.fixture
 def program(leak_check: None, marks: Marks) -> Iterator[Any]:
     """A module with a large global."""
-    module = types.ModuleType("program_with_a_table")
+    module: Any = types.ModuleType("program_with_a_table")
     sys.modules[module.__name__] = module
     exec(SOURCE, module.__dict__)
-    module.table = module.Watched(marks, bytes(SIZE))  # type: ignore[attr-defined]
+    module.table = module.Watched(marks, bytes(SIZE))
     yield module
     del sys.modules[module.__name__]
 
@@ -217,7 +217,7 @@ def always_lacks() -> None:
     def refuse(*_: object, **__: object) -> None:
         raise Lacking
 
-    CallDecoder._open_table = refuse  # type: ignore[method-assign,assignment]
+    CallDecoder._open_table = refuse  # type: ignore[method-assign,assignment]  # there is no monkeypatch in a worker
 
 
 def leave_room(count: int) -> int:

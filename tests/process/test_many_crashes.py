@@ -23,7 +23,7 @@ CYCLES = """
     import gc, json, threading
     from pathlib import Path
     from forkpool import ForkPoolExecutor, TaskTimeoutError, WorkerCrashedError
-    from tests.support import tasks
+    from tests.support import processes, tasks
     from tests.support.gate import Gate
 
     CRASHES = [(tasks.segfault,), (tasks.leave, 3), (tasks.kill_myself,), (tasks.abort,), (tasks.leave, 0)]
@@ -64,11 +64,9 @@ CYCLES = """
         for future in entering:
             future.result()
 
-    # A worker that answers may be ahead of host and fork server, which have yet to close what it was forked with. A leak
-    # takes for ever, and the test has a limit.
     def wait_until_closed(pid, who):
-        while samples and count_fds(pid) > min(sample[who]["fds"] for sample in samples):
-            pass
+        if samples:
+            processes.wait_fds(pid, min(sample[who]["fds"] for sample in samples))
 
     gate = Gate(sys.argv[1])
     with ForkPoolExecutor(2) as ex:

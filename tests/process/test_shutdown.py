@@ -73,16 +73,15 @@ def test_crash_and_recover_again_and_again(count: int) -> None:
     with ForkPoolExecutor(1) as ex:
         assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
         assert ex.submit(tasks.add, 1, 1).result() == 2
-        fds, threads = len(open_fds()), len(os.listdir("/proc/self/task"))
+        fds, threads = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
         server = ex.submit(os.getppid).result()
         server_fds = len(os.listdir(f"/proc/{server}/fd"))
         for number in range(count):
             assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
             assert ex.submit(tasks.add, number, 1).result() == number + 1
         assert len(os.listdir("/proc/self/task")) == threads
-        # A worker may answer before all is closed that the last one had, there and here. A leak takes for ever.
-        while len(open_fds()) > fds or len(os.listdir(f"/proc/{server}/fd")) > server_fds:
-            os.sched_yield()
+        processes.wait_fds(os.getpid(), fds)
+        processes.wait_fds(server, server_fds)
         assert len(processes.children(server)) == 1
 
 

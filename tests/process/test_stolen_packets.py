@@ -170,7 +170,7 @@ def stop_at_the_next_call(gate: GateInTask, marks: Marks) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
         take(page, seq, now_ns)
 
-    StatusPage.take = stop_and_take  # type: ignore[method-assign]
+    StatusPage.take = stop_and_take  # type: ignore[method-assign]  # there is no monkeypatch in a worker
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGCONT])

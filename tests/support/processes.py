@@ -114,6 +114,16 @@ def wait_state(pid: int, states: str) -> None:
         os.sched_yield()
 
 
+def wait_fds(pid: int, most: int) -> None:
+    """Return when the process has at most so many descriptors open.
+
+    A worker may answer before its fork server and host have closed what the last one had, and they read files at times.
+    Looks again and again, as above. A leak takes for ever, and the alarm tells it.
+    """
+    while len(os.listdir(f"/proc/{pid}/fd")) > most:
+        os.sched_yield()
+
+
 def times_asleep(pid: int) -> int:
     """How often the main thread of the process has gone to sleep so far."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

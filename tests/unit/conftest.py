@@ -33,12 +33,17 @@ class Notebook:
         return getattr(self.module, name)
 
 
+def loaded(name: str) -> Iterator[Notebook]:
+    """For fixtures: a notebook that is a module of that name as long as a test runs."""
+    made = Notebook(name)
+    sys.modules[name] = made.module
+    yield made
+    del sys.modules[name]
+
+
 @pytest.fixture
 def notebook() -> Iterator[Notebook]:
-    made = Notebook("notebook_for_tests")
-    sys.modules["notebook_for_tests"] = made.module
-    yield made
-    del sys.modules["notebook_for_tests"]
+    yield from loaded("notebook_for_tests")
 
 
 @pytest.fixture

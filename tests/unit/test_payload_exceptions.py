@@ -417,7 +417,7 @@ class OwnCause(Exception):
     """Its cause is something else to it."""
 
     @property
-    def __cause__(self) -> None:  # type: ignore[override]
+    def __cause__(self) -> None:  # type: ignore[override]  # that it can only be read is the point
         return None
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.conftest import Notebook
+from tests.unit.conftest import Notebook, loaded
 from tests.unit.worker_process import Worker
 
 
@@ -318,16 +317,13 @@ def test_a_global_that_fails_to_be_made_in_the_worker_is_named(notebook: Noteboo
 @pytest.fixture
 def plugin() -> Iterator[Notebook]:
     """Another module that nobody can import."""
-    made = Notebook("plugin_for_tests")
-    sys.modules["plugin_for_tests"] = made.module
-    yield made
-    del sys.modules["plugin_for_tests"]
+    yield from loaded("plugin_for_tests")
 
 
 def test_a_function_of_another_module_by_value_keeps_its_globals(notebook: Notebook, plugin: Notebook, worker: Worker) -> None:
     """Each time: the second call took them from the module that names the function, and wrote them there."""
     plugin.cell("value = 'of the plugin'\ndef get(): return value")
-    notebook.module.get = plugin.get  # type: ignore[attr-defined]
+    vars(notebook.module)["get"] = plugin.get
     notebook.cell("""
         value = "of the notebook"
         def mine(): return value

@@ -15,13 +15,13 @@ from tests.unit.worker_process import Worker
 
 
 @pytest.fixture
-def size(notebook: Notebook) -> Callable[[], int]:
+def size(notebook: Notebook) -> Any:
     notebook.cell("""
         DATA = list(range(100_000))
         def size():
             return len(DATA)
     """)
-    return notebook.size  # type: ignore[no-any-return]
+    return notebook.size
 
 
 def encode(fn: Callable[..., Any], *args: object) -> bytes:

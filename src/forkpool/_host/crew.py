@@ -383,9 +383,9 @@ class Crew:
             link.ask_server(Ask.KILL)  # the whole group
             self.on_spawn_failed(generation, f"this process cannot watch another worker: {error}")
             return
-        if self._init_payload is not None:
-            self._send_initializer(link, self._machine.workers[generation], self._init_payload)
         worker = self._machine.workers[generation]
+        if self._init_payload is not None:
+            self._send_initializer(link, worker, self._init_payload)
         if worker.doom is not None:
             link.kill()
         elif worker.leaving:

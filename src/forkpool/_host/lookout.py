@@ -37,8 +37,6 @@ _LOST = (
     "worker %d (pid %d) did not get all calls that it was sent: a task, or what one left running there, read or replaced "
     "forkpool's file descriptors. These calls run elsewhere, and the worker is replaced"
 )
-
-
 _UNNOTED = (
     "worker %d (pid %d) did not begin with a call that it was sent: it was stopped as it took it (SIGSTOP), or a task, or what "
     "one left running there, read it. The call runs elsewhere, and the worker is replaced"

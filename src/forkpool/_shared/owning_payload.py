@@ -12,10 +12,11 @@ Tests: tests/unit/test_payload_large_globals.py, tests/process/test_large_global
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
+
+from forkpool._shared.parts import LENGTH, split, with_length
 
 if TYPE_CHECKING:
     from forkpool._shared.passed_fds import Holding
@@ -49,9 +50,9 @@ class OwningPayload(bytes):
 
     def whole(self) -> list[bytes | memoryview]:
         """Return the payload with all contents in it, as pieces that follow each other: nothing large is copied."""
-        pieces: list[bytes | memoryview] = [bytes((self[0] | WHOLE,)), _LENGTH.pack(len(self.contents))]
+        pieces: list[bytes | memoryview] = [bytes((self[0] | WHOLE,)), LENGTH.pack(len(self.contents))]
         for content in self.contents.values():
-            pieces += (_LENGTH.pack(len(content.data)), content.data)
+            pieces += with_length(content.data)
         return [*pieces, memoryview(self)[1:]]
 
 
@@ -72,12 +73,11 @@ def take_out(entries: Iterable[Entry]) -> tuple[list[Entry], dict[Key, Content]]
 
 def split_contents(view: memoryview) -> tuple[list[memoryview], memoryview]:
     """In a worker: return the contents that a whole payload has behind its flags, and what follows them."""
-    (count,), view = _LENGTH.unpack_from(view), view[_LENGTH.size :]
+    (count,), view = LENGTH.unpack_from(view), view[LENGTH.size :]
     contents = []
     for _ in range(count):
-        end = _LENGTH.size + _LENGTH.unpack_from(view)[0]
-        contents.append(view[_LENGTH.size : end])
-        view = view[end:]
+        content, view = split(view)
+        contents.append(content)
     return contents, view
 
 
@@ -96,5 +96,4 @@ def check_all_here(entries: Iterable[Entry], received: dict[Key, tuple[bytes, An
                 raise Lacking
 
 
-_LENGTH = struct.Struct("<Q")
 _contents: WeakValueDictionary[bytes, Content] = WeakValueDictionary()

@@ -23,7 +23,6 @@ import functools
 import importlib
 import itertools
 import pickle
-import struct
 import sys
 from collections.abc import Callable
 from types import FunctionType
@@ -42,6 +41,7 @@ from forkpool._shared.owning_payload import (
     split_contents,
     take_out,
 )
+from forkpool._shared.parts import split, with_length
 from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ Buffer = bytes | bytearray | memoryview
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 RICH, PATH, HOLDING, NAMED, TITLE, PARTED = 1, 2, 4, 8, 16, 32
-_LENGTH = struct.Struct("<Q")
 _PLAIN_TAG = b"\0"
 _MOST_SETTLED, _SETTLED_BYTES = 64, 1 << 14  # arbitrary: a megabyte at most
 PLAIN_RESULT_LIMIT = 65536  # arbitrary: what the supervisor thread may unpickle itself, tens of microseconds
@@ -159,11 +158,11 @@ class CallEncoder:
             session, (body, named) = self._try_again(session, call, exc)
         entries = session.table()
         # Of a call that is large without them they stay: it would be copied once more for nothing.
-        rest, contents = take_out(entries) if session.has_content_of(LARGE) and len(body) < LARGE else (entries, {})
+        rest, contents = take_out(entries) if len(body) < LARGE else (entries, {})
         holding = spawning.take_holding()
         flags = (HOLDING if holding else 0) | (NAMED if named else 0) | (PARTED if contents else 0)
         payload = _join(body, rest, self._look_again(), flags, name)
-        if self._sizes is not None and (len(payload) >= explain.BIG or session.has_content_of(explain.BIG)):
+        if self._sizes is not None and len(payload) + sum(len(each.data) for each in contents.values()) >= explain.BIG:
             self._sizes.look(type(session), *call, entries)
         if holding is None and not contents:
             return payload
@@ -235,10 +234,10 @@ class CallDecoder:
             if flags & WHOLE:
                 contents, view = split_contents(view)
             if flags & TITLE:
-                part, view = _split(view)
+                part, view = split(view)
                 self.name = str(part, "utf-8", "surrogatepass")
             if flags & PATH:
-                part, view = _split(view)
+                part, view = split(view)
                 host_path = self._load_path(part)
             if host_path is not self._path_here and not self._is_host:
                 self._follow(host_path)
@@ -253,7 +252,7 @@ class CallDecoder:
 
     def _load_rich(self, flags: int, view: memoryview, contents: list[memoryview]) -> Any:
         """Most calls come with a table that the last ones had, too: then only the arguments are new."""
-        part, body = _split(view)
+        part, body = split(view)
         table = bytes(part) if flags & NAMED and len(part) <= _SETTLED_BYTES else b""  # b"": none that is remembered
         known = self._settled.get(table)
         if known is not None:
@@ -380,7 +379,7 @@ def load_body(flags: int, view: memoryview, open_table: Callable[[memoryview], A
     with importing:
         from forkpool._shared.rebuild import global_ref
 
-    table, body = _split(view)
+    table, body = split(view)
     with open_table(table) as applier:
         applier.apply_all()
         value = pickle.loads(body)
@@ -392,17 +391,17 @@ def _join(body: bytes, entries: list[Any], path: bytes | None, flags: int, name:
 
 
 def _join_bytes(body: bytes, table: bytes, path: bytes | None, flags: int, name: str | None) -> bytes:
-    return b"".join((_head(path, flags | RICH, name), *_with_length(table), body))
+    return b"".join((_head(path, flags | RICH, name), *with_length(table), body))
 
 
 def _head(path: bytes | None, flags: int, name: str | None) -> bytes:
     parts = [b""]
     if name is not None:
         flags |= TITLE
-        parts += _with_length(_as_bytes(name))
+        parts += with_length(_as_bytes(name))
     if path is not None:
         flags |= PATH
-        parts += _with_length(path)
+        parts += with_length(path)
     parts[0] = bytes((flags,))
     return b"".join(parts)
 
@@ -411,8 +410,8 @@ def _table_of(payload: bytes) -> bytes:
     """The table of a call by value that has no name."""
     view = memoryview(payload)[1:]
     if payload[0] & PATH:
-        _, view = _split(view)
-    return bytes(_split(view)[0])
+        _, view = split(view)
+    return bytes(split(view)[0])
 
 
 @functools.cache
@@ -431,15 +430,6 @@ def _by_value() -> Any:
 
 def _as_bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
-
-
-def _with_length(data: bytes) -> tuple[bytes, bytes]:
-    return _LENGTH.pack(len(data)), data
-
-
-def _split(view: memoryview) -> tuple[memoryview, memoryview]:
-    end = 8 + _LENGTH.unpack_from(view)[0]
-    return view[8:end], view[end:]
 
 
 def _attempt(session: Any, call: Call) -> tuple[bytes, bool] | Exception:

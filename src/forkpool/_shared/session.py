@@ -119,11 +119,6 @@ class Session:
         """Return the entries as they travel: key, round, digest, and the data or (skeleton, attributes)."""
         return [self._as_sent(entry) for entry in self._entries.values() if entry is not None]
 
-    def has_content_of(self, size: int) -> bool:
-        """Tell whether something in the table has as many bytes, or more."""
-        entries = (entry for entry in self._entries.values() if entry is not None)
-        return any(len(draft.data) >= size for entry in entries for _, draft in entry.parts)
-
     def digest_of(self, key: Key, value: Any) -> bytes:
         """Return the digest that an entry for this object has. Raises what pickling raises."""
         self._entries[key] = None
