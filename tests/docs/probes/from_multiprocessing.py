@@ -100,7 +100,7 @@ def _():
 @claim("`apply_async(f, callback=g, error_callback=h)`")
 def _():
     seen, release = SimpleQueue(), threading.Event()
-    with both() as (theirs, ours):
+    with both() as (theirs, ours), mark() as path:
         theirs.apply_async(invert, (1,), callback=seen.put, error_callback=seen.put)
         assert seen.get() == 1
         theirs.apply_async(invert, (0,), callback=seen.put, error_callback=seen.put)
@@ -114,7 +114,8 @@ def _():
             future.add_done_callback(seen.put)
             assert seen.get() is future
         release.clear()
-        ours.submit(invert, 1).add_done_callback(lambda _: release.wait())
+        ours.submit(wait_for, path).add_done_callback(lambda _: release.wait())  # not over yet: else it is called right here
+        path.touch()
         assert ours.submit(invert, 1).result() == 1
         release.set()
 
