@@ -182,7 +182,7 @@ def test_a_callback_that_does_not_return_is_a_thread_left_behind(run_suite: Run,
     result = run_suite(
         conftest="import forkpool.integrations.pytest_pools as pools\npools._END_PATIENCE_S = 0.2\n",
         test_callback="""
-            import threading, pytest
+            import multiprocessing, threading, pytest
 
             @pytest.fixture
             def stop():
@@ -191,9 +191,12 @@ def test_a_callback_that_does_not_return_is_a_thread_left_behind(run_suite: Run,
                 event.set()
 
             def test_callback(stop, fork_pool):
-                future = fork_pool.submit(abs, -1)
-                future.add_done_callback(lambda _: stop.wait())
-                future.result()
+                receiver, sender = multiprocessing.Pipe(duplex=False)
+                with receiver, sender:
+                    future = fork_pool.submit(receiver.recv)
+                    future.add_done_callback(lambda _: stop.wait())  # not over yet: else it is called right here
+                    sender.send(1)
+                    future.result()
         """,
     )
     result.assert_outcomes(passed=1, errors=1)
