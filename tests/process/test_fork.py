@@ -188,11 +188,10 @@ def test_a_callback_forks_and_the_child_returns_from_it(start: Start) -> None:
     """It ends there, and runs no other callback."""
     script = start(
         """
-import forkpool, threading
+import forkpool, multiprocessing
 host = os.getpid()
-gate = threading.Event()
+receiver, sender = multiprocessing.Pipe(duplex=False)
 def fork(future):
-    gate.wait()
     pid = os.fork()
     if pid:
         mark("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
@@ -200,10 +199,11 @@ def tell(future):
     mark("told", os.getpid() == host)
 with forkpool.ForkPoolExecutor(1) as ex:
     for _ in range(2):
-        future = ex.submit(abs, -1)
+        future = ex.submit(receiver.recv)  # not over yet: else callbacks are called right here
         future.add_done_callback(fork)
         future.add_done_callback(tell)
-    gate.set()
+    sender.send(1)
+    sender.send(2)
 """,
         python=["-W", "ignore::DeprecationWarning"],
     ).finish()

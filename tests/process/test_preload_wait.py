@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -88,8 +89,9 @@ def test_a_shutdown_meanwhile_ends_the_wait(how: str, slow_module: str, gate: Ga
     ex.shutdown()
 
 
-def test_a_callback_may_submit_to_a_pool_that_preloads(slow_module: str, gate: Gate) -> None:
-    with ForkPoolExecutor(1) as quick, ForkPoolExecutor(1, preload=(slow_module,)) as slow:
+def test_a_callback_may_submit_to_a_pool_that_preloads(slow_module: str, gate: Gate, tmp_path: Path) -> None:
+    other = closing(Gate(tmp_path, "other"))
+    with other as other_gate, ForkPoolExecutor(1) as quick, ForkPoolExecutor(1, preload=(slow_module,)) as slow:
         inner: list[object] = []
         done = threading.Event()
 
@@ -97,8 +99,8 @@ def test_a_callback_may_submit_to_a_pool_that_preloads(slow_module: str, gate: G
             inner.append(slow.submit(tasks.add, 2, 2).result())
             done.set()
 
-        future = quick.submit(tasks.add, 1, 1)
-        future.add_done_callback(submit_there)
+        quick.submit(tasks.enter, other_gate).add_done_callback(submit_there)
+        other_gate.open_for_all()
         gate.wait_inside()
         gate.open_for_all()
         assert quick.submit(tasks.add, 3, 3).result() == 6
