@@ -106,6 +106,41 @@ def test_what_runs_is_what_the_host_held_at_submit(start: Start) -> None:
     assert program.value("pid") == "True"
 
 
+def test_globals_that_hold_each_other(start: Start) -> None:
+    """Nothing is made anew while the host holds what the program made; after a change all of them are."""
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        class App:
+            def __init__(self, data):
+                self.made_in, self.data, self.hits = os.getpid(), data, 0
+
+        app, db = App(bytes(100_000)), App(b"")
+        app.db, db.app = db, app
+        app.made_in = db.made_in = 0
+        ids = None
+
+        def are_kept():
+            return (id(app), id(db)) == ids, db.app is app, app.db is db
+
+        def hit():
+            app.hits += 1
+            return db.app.hits
+
+        if __name__ == "__main__":
+            with ForkPoolExecutor(1, preload=("__main__",)) as ex:
+                ids = ex.submit(lambda: (id(app), id(db))).result()
+                mark("kept", ex.submit(are_kept).result())
+                mark("hits", [ex.submit(hit).result() for _ in range(2)])
+                mark("kept", ex.submit(are_kept).result())
+                db.data = b"changed"
+                mark("changed", (ex.submit(are_kept).result(), ex.submit(hit).result()))
+        """).finish()
+    assert program.all("kept") == ["(True, True, True)"] * 2
+    assert program.value("hits") == "[1, 2]"
+    assert program.value("changed") == "((False, True, True), 1)"
+
+
 def test_what_the_host_deletes_after_that_is_gone(start: Start) -> None:
     program = start("""
         from forkpool import ForkPoolExecutor

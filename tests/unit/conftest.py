@@ -47,6 +47,12 @@ def notebook() -> Iterator[Notebook]:
 
 
 @pytest.fixture
+def plugin() -> Iterator[Notebook]:
+    """Another module that nobody can import."""
+    yield from loaded("plugin_for_tests")
+
+
+@pytest.fixture
 def worker() -> Iterator[Worker]:
     with Worker() as process:
         yield process

@@ -343,3 +343,79 @@ def test_a_singleton_that_its_class_holds(asks: str, use: str, notebook: Noteboo
         def use(): return {use}.value, {use} is One.only, One() is One.only
     """)
     assert [worker.call(notebook.use) for _ in range(2)] == [(7, True, True)] * 2
+
+
+def test_plugins_that_hold_the_registry_that_holds_them(notebook: Notebook, worker: Worker) -> None:
+    """The registry is being made when the class of its second plugin is met, which is to hold the registry."""
+    notebook.cell("""
+        class Registry:
+            def __init__(self): self.plugins = []
+        registry = Registry()
+        class First: registry, others = registry, [registry]
+        class Second: registry, others = registry, [registry]
+        registry.plugins += [First(), Second()]
+        def look(): return [cls.registry is registry is cls.others[0] for cls in (First, Second)], len(registry.plugins)
+        def through(): return [type(plugin).registry is registry for plugin in registry.plugins]
+    """)
+    assert worker.call(notebook.look) == ([True, True], 2)
+    assert worker.call(notebook.through) == [True, True]
+    notebook.cell("registry.plugins.append(First())")
+    assert worker.call(notebook.through) == [True, True, True]
+    assert worker.call(notebook.look) == ([True, True], 3)
+
+
+@pytest.mark.parametrize("use", ["held() is Held and Held.held is held", "Held.held is held and held() is Held"])
+def test_a_method_that_closes_over_its_class(use: str, notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(f"""
+        def make(cls):
+            def held(): return cls
+            return held
+        class Held:
+            def first(self): return 1
+        held = make(Held)
+        Held.held = staticmethod(held)
+        Held.last = lambda self: 2
+        def use(): return {use}, held().first(held()()), held()().last()
+    """)
+    assert [worker.call(notebook.use) for _ in range(2)] == [(True, 1, 2)] * 2
+
+
+def test_a_local_class_that_holds_a_global_which_closes_over_it(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        def make():
+            class Local: pass
+            def wrapper(): return Local
+            Local.wrapper, Local.all = wrapper, {"wrapper": wrapper}
+            return wrapper
+        wrapper = make()
+        def use(): return [found is wrapper for found in (vars(wrapper())["wrapper"], wrapper().all["wrapper"])]
+    """)
+    assert worker.call(notebook.use) == [True, True]
+
+
+def test_classes_whose_attributes_hold_globals_that_hold_each_other(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class App: pass
+        class Client: pass
+        class Server: pass
+        app, db = App(), App()
+        app.db, db.app, app.client, db.server = db, app, Client(), Server()
+        Client.app, Client.both, Server.db = app, [app, db], db
+        def of_client(): return Client.app is app, Client.both[1] is db, type(app.client) is Client
+        def of_server(): return Server.db is db, Server.db.app is app, type(db.server) is Server
+    """)
+    for fn in (notebook.of_client, notebook.of_server) * 2:
+        assert worker.call(fn) == (True, True, True)
+
+
+def test_a_singleton_that_is_a_default(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class Missing:
+            only = None
+            def __new__(cls):
+                if cls.only is None: cls.only = super().__new__(cls)
+                return cls.only
+        MISSING = Missing()
+        def get(value=MISSING): return value is MISSING is Missing.only is Missing()
+    """)
+    assert worker.call(notebook.get) is True

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.conftest import Notebook, loaded
+from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker
 
 
@@ -312,12 +311,6 @@ def test_a_global_that_fails_to_be_made_in_the_worker_is_named(notebook: Noteboo
     )
     notebook.cell("template = holder = Page.default = 3")
     assert worker.call(notebook.through) == worker.call(notebook.in_class) == 3
-
-
-@pytest.fixture
-def plugin() -> Iterator[Notebook]:
-    """Another module that nobody can import."""
-    yield from loaded("plugin_for_tests")
 
 
 def test_a_function_of_another_module_by_value_keeps_its_globals(notebook: Notebook, plugin: Notebook, worker: Worker) -> None:

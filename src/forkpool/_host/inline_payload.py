@@ -54,7 +54,7 @@ class LocalResultSession(ResultSession):
     def need_global(self, space: str, name: str, value: Any) -> bool:
         return True
 
-    def may_refer(self, source: Key | None, space: str, name: str, value: Any) -> bool:
+    def may_refer(self, space: str, name: str, value: Any) -> bool:
         return True
 
     def need_globals_of(self, function: types.FunctionType, space: str) -> None:

@@ -15,6 +15,7 @@ import dataclasses
 import enum
 import functools
 import io
+import itertools
 import operator
 import pickle
 import socket
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from forkpool._shared.session import Session
 
 Reduced = Any  # what __reduce__ returns, or NotImplemented
+Roots = dict[Key, Any]  # the object behind a key; several for the members of a ring
 
 PRIVATE_NEEDS = ("dispatch_table", "reducer_override", "dump")
 if missing := [name for name in PRIVATE_NEEDS if not hasattr(cloudpickle.Pickler, name)]:
@@ -89,13 +91,12 @@ class PreloadedStandardPickler(StandardPickler):
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """A pickler that asks for by-value treatment wherever a fresh interpreter would not find the name."""
 
-    def __init__(self, file: io.BytesIO, session: Session, key: Key | None = None, root: Any = None) -> None:
+    def __init__(self, file: io.BytesIO, session: Session, roots: Roots | None = None) -> None:
         if (extra := mp_support.reducers()) is not None:
             self.dispatch_table = ChainMap(extra, _dispatch)
         super().__init__(file, protocol=5)
         self.session = session
-        self.key = key  # the entry that this pickle belongs to; None: the call itself
-        self.root = root  # the object that the entry defines: it must not become a reference to itself
+        self.roots = roots or {}  # what the entry defines, which must not become a reference to itself; empty: the call itself
         self.refs: set[Key] = set()  # the entries that this pickle points to
         self.holds_classes = False  # that go by value, and instances of such
         self._kinds: dict[Any, Any] = {}
@@ -117,7 +118,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return NotImplemented
         if function.__code__ is _SINGLEDISPATCH_CODE:
             return self.as_global(function) or self._reduce_singledispatch(function)
-        in_body_and_stateful = self.key is None and self.session.homes.has_own_state(function)
+        in_body_and_stateful = not self.roots and self.session.homes.has_own_state(function)
         if not in_body_and_stateful and (reference := self.as_global(function)):
             return reference
         return self._function_by_value(function)
@@ -125,13 +126,14 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def as_global(self, obj: Any) -> Reduced:
         """Return a reference to the global of a by-value module that is this object, or None."""
         found = global_name(obj)
-        if found is None or (obj is self.root and self.key == ("g", *found)):
-            return None
-        return self.reference(*found, obj)
+        return None if found is None else self.reference(*found, obj)
+
+    def _is_root(self, obj: Any) -> bool:
+        return any(map(operator.is_, self.roots.values(), itertools.repeat(obj)))
 
     def reference(self, space: str, name: str, obj: Any) -> Reduced:
         """Return a reference to an entry, or None where it must be a copy."""
-        if not self.session.may_refer(self.key, space, name, obj):
+        if ("g", space, name) in self.roots or not self.session.may_refer(space, name, obj):
             return None
         self.refs.add(("g", space, name))
         return rebuild.global_ref, (space, name)
@@ -163,7 +165,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return value
         if (name := self._at_home(function, value)) is not None:
             return name
-        if self.key is not None or kind not in _CONTAINERS or not depth or len(value) > MAX_ITEMS:
+        if self.roots or kind not in _CONTAINERS or not depth or len(value) > MAX_ITEMS:
             return value  # in an entry, `persistent_id` looks inside
         known = self._renamed.get(id(value))
         if known is None:
@@ -236,7 +238,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reduce_module(self, module: types.ModuleType) -> Reduced:
         if is_importable(module.__name__):
             return rebuild.import_module, (module.__name__,)
-        if self.root is not module:  # reached as data: nobody can say which of its attributes will be used
+        if not self._is_root(module):  # reached as data: nobody can say which of its attributes will be used
             self.session.need_module(module, tuple(name for name in vars(module) if not name.startswith("__")))
         return rebuild.module_ref, (module.__name__,)
 
@@ -285,7 +287,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if resolves(obj, module_name, reduced):
             return reduced
         module = sys.modules.get(module_name) if isinstance(module_name, str) else None
-        if obj is not self.root and module is not None and vars(module).get(reduced) is obj:
+        if not self._is_root(obj) and module is not None and vars(module).get(reduced) is obj:
             space = tracking.key_of_globals(vars(module))
             if (reference := self.reference(space, reduced, obj)) is not None:
                 return reference
@@ -308,8 +310,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reduce_object(self, obj: Any) -> Reduced:
         """A global that is another module's sentinel is that module's in the worker too."""
-        if obj is self.root and self.key is not None and (module := imported_from(self.key[-1], obj)) is not None:
-            return getattr, (module, self.key[-1])
+        for key, root in self.roots.items():
+            if obj is root and (module := imported_from(key[-1], obj)) is not None:
+                return getattr, (module, key[-1])
         return NotImplemented
 
     def reduce_of_sys(self, obj: Any) -> Reduced:
@@ -342,39 +345,40 @@ class SharingPickler(ByValuePickler):
     A `persistent_id` is asked for each object, so it is only used where there is something to find.
     """
 
-    def __init__(self, file: io.BytesIO, session: Session, key: Key | None = None, root: Any = None) -> None:
-        super().__init__(file, session, key, root)
-        assert key is not None
-        self._space = key[1] if key[0] == "g" else f"m:{root.__module__}"
-        if key[0] == "c" and (is_importable(root.__module__) or root.__module__ not in sys.modules):
-            self._space = ""
-        self._names: dict[int, str] | None = None if self._space else {}
+    def __init__(self, file: io.BytesIO, session: Session, roots: Roots) -> None:
+        super().__init__(file, session, roots)
+        self._spaces = dict.fromkeys(filter(None, map(_space_of, roots, roots.values())))
+        self._names: list[tuple[str, dict[int, str]]] | None = None  # for each namespace
 
     def persistent_id(self, obj: Any) -> Any:
         if type(obj) in SCALARS:
             return None
         if self._names is None:
-            self._names = self.session.shared_in(self._space)
-        name = self._names.get(id(obj))
-        if name is None and type(obj) is object and self._space:
-            name = name_in_class(tracking.namespace_of(self._space), obj)
-        if name is None or ("g", self._space, name) == self.key:
-            return None
-        if by_name(obj) or self.reference(self._space, name, obj) is None:
-            return None
-        return (self._space, name)
+            self._names = [(space, self.session.shared_in(space)) for space in self._spaces]
+        for space, names in self._names:
+            name = names.get(id(obj))
+            if name is None and type(obj) is object:
+                name = name_in_class(tracking.namespace_of(space), obj)
+            if name is not None and not by_name(obj) and self.reference(space, name, obj) is not None:
+                return (space, name)
+        return None
 
     def shared_cell(self, cell: types.CellType) -> Reduced:
-        if self._names is None:
-            self._names = self.session.shared_in(self._space)
-        if (owner := self.session.cell_owner(self._space, cell)) is None:
-            return None
-        name, position = owner
-        if ("g", self._space, name) == self.key:
-            return None
-        function = tracking.namespace_of(self._space)[name]
-        reference = self.reference(self._space, name, function)
-        return None if reference is None else (rebuild.cell_ref, (function, position))
+        for space in self._spaces:
+            if (owner := self.session.cell_owner(space, cell)) is None:
+                continue
+            name, position = owner
+            function = tracking.namespace_of(space)[name]
+            reference = self.reference(space, name, function)
+            return None if reference is None else (rebuild.cell_ref, (function, position))
+        return None
+
+
+def _space_of(key: Key, root: Any) -> str | None:
+    """Return the namespace whose globals an entry may hold."""
+    if key[0] == "g":
+        return key[1]
+    return None if is_importable(root.__module__) or root.__module__ not in sys.modules else f"m:{root.__module__}"
 
 
 def global_name(obj: Any) -> tuple[str, str] | None:

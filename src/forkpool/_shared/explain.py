@@ -331,7 +331,7 @@ class SizeWatch:
         fn, items = without_chunks(fn, args)
         name = name_of(fn)
         for entry in entries:
-            if len(entry[-1]) >= BIG and entry[0][0] == "g":
+            if len(entry[-1]) >= BIG and entry[0][0] != "c":
                 yield f"global {entry[0][2]!r} used by `{name}`", len(entry[-1]), hash(entry[-1])
         if items is None:
             roots = [(f"argument {position} of `{name}`", value) for position, value in enumerate(args, 1)]

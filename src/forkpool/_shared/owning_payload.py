@@ -61,7 +61,7 @@ def take_out(entries: Iterable[Entry]) -> tuple[list[Entry], dict[Key, Content]]
     rest, contents = [], {}
     for entry in entries:
         key, order, digest, data, *_ = entry
-        if key[0] == "g" and len(data) >= LARGE:
+        if key[0] != "c" and len(data) >= LARGE:
             content = _contents.get(digest)
             if content is None:
                 content = _contents[digest] = Content(digest, data)

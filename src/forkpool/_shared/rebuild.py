@@ -40,6 +40,11 @@ def global_ref(space: str, name: str) -> Any:
     return active_applier().look_up(("g", space, name))
 
 
+def ring_member(space: str, name: str, position: int) -> Any:
+    """Return one of the globals that hold each other, the first of which has this name."""
+    return active_applier().member_of(("ring", space, name), position)
+
+
 def preloaded_global(space: str, name: str, kind: str) -> Any:
     """Return what the preloaded program made of a global that cannot be pickled in the host."""
     if name not in tracking.preloaded:

@@ -3,9 +3,10 @@
 Runs in: host (caller's thread, in submit; one session per call) and worker (one session per result).
 Must not keep anything beyond the call: what the receiver has is its own business, it compares digests.
 Hard part: identity between globals (`svc.cache is cache`). An entry may point to another one instead of holding a copy. The
-digest of an entry then covers the digests of all that it points to, or a change of `cache` would leave `svc` with the old one;
-and pointers never form a circle: the one that would close it becomes a copy.
-Tests: tests/unit/test_payload_by_value.py, test_payload_globals.py
+digest of an entry then covers the digests of all that it points to, or a change of `cache` would leave `svc` with the old one.
+And pointers never form a circle: the globals in one are an entry together, a ring, and their own entries point to their places
+in it. See `rings`.
+Tests: tests/unit/test_payload_by_value.py, test_payload_globals.py, test_payload_rings.py
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from forkpool._shared.applier import GONE, Round
 from forkpool._shared.by_value import (
     ByValuePickler,
     PreloadedStandardPickler,
+    Roots,
     SharingPickler,
     StandardPickler,
     attributes_of,
@@ -41,6 +43,7 @@ from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
 from forkpool._shared.lookups import looked_up_by, subclasses_asked_for
 from forkpool._shared.plain import SCALARS, all_plain
+from forkpool._shared.rings import find_rings
 from forkpool._shared.tracking import Key
 
 MAX_SHARING = 10_000  # arbitrary: a longer list or dict is looked through for other globals, but not what its items hold
@@ -61,11 +64,12 @@ class Draft:
 
 @dataclass(slots=True)
 class Entry:
-    """What a key stands for: one portion for a global; a skeleton and the attributes for a class."""
+    """What a key stands for: one portion for a global or a ring; a skeleton and the attributes for a class."""
 
     key: Key
     round: int  # in which it is applied, see `Round`
     parts: list[tuple[str, Draft]] = field(default_factory=list)
+    roots: Roots = field(default_factory=dict)  # of a global or a ring
 
 
 class Session:
@@ -106,6 +110,13 @@ class Session:
             return file.getvalue()
 
     def _make_entries(self) -> None:
+        self._make_queued()
+        while rings := find_rings(self._pointers()):
+            for keys in rings:
+                self._make_ring(keys)
+            self._make_queued()
+
+    def _make_queued(self) -> None:
         while self._queue:
             key, value = self._queue.popleft()
             try:
@@ -119,12 +130,12 @@ class Session:
         """Return the entries as they travel: key, round, digest, and the data or (skeleton, attributes)."""
         return [self._as_sent(entry) for entry in self._entries.values() if entry is not None]
 
-    def digest_of(self, key: Key, value: Any) -> bytes:
-        """Return the digest that an entry for this object has. Raises what pickling raises."""
+    def digest_of(self, key: Key, value: Any, *, ring: Key | None = None) -> bytes:
+        """Return the digest that an entry for this object has, or that of its ring. Raises what pickling raises."""
         self._entries[key] = None
         self._queue.append((key, value))
         self._make_entries()
-        return self._digest_of(key)
+        return self._digest_of(ring or key)
 
     # -- asked for by the pickler
 
@@ -209,11 +220,8 @@ class Session:
                 key = ("g", space, name)
                 self._entries[key] = Entry(key, Round.FREE, [("", Draft(GONE))])
 
-    def may_refer(self, source: Key | None, space: str, name: str, value: Any) -> bool:
+    def may_refer(self, space: str, name: str, value: Any) -> bool:
         """Tell whether an object may travel as the name of a global, which is put into the table then."""
-        target = ("g", space, name)
-        if source is not None and self._points(target, source):
-            return False
         return self.need_global(space, name, value)
 
     def shared_in(self, space: str) -> dict[int, str]:
@@ -243,29 +251,48 @@ class Session:
 
     # -- inside
 
-    def _points(self, source: Key, target: Key) -> bool:
-        """Tell whether `source` points to `target`, over others too, as far as they are pickled."""
-        if source == target:
-            return True
-        entry = self._entries.get(source)
-        return entry is not None and any(self._points(ref, target) for _, draft in entry.parts for ref in draft.refs)
+    def _pointers(self) -> dict[Key, frozenset[Key]]:
+        """Return the globals that each global points to, if any. Nothing points to a class."""
+        return {
+            key: entry.parts[0][1].refs
+            for key, entry in self._entries.items()
+            if entry is not None and key[0] != "c" and entry.parts[0][1].refs
+        }
+
+    def _make_ring(self, keys: set[Key]) -> None:
+        """Make an entry of all that these ones define, and of them pointers to it."""
+        found = [entry for key in sorted(keys) if (entry := self._entries.pop(key)) is not None]
+        roots = {key: root for entry in found for key, root in entry.roots.items()}
+        members = sorted(roots)
+        try:
+            draft = self.draft(roots, [key[1:] for key in members], *map(roots.get, members))
+        except Exception as exc:
+            raise EntryError(members[0]) from exc
+        ring = ("ring", *members[0][1:])
+        order = max(entry.round for entry in found)
+        for position, key in enumerate(members):
+            pointer = by_value_classes.Call(rebuild.ring_member, *members[0][1:], position)
+            self._entries[key] = Entry(
+                key, order, [("", Draft(pickle.dumps(pointer, 5), frozenset({ring})))], {key: roots[key]}
+            )
+        self._entries[ring] = Entry(ring, order, [("", draft)], roots)
 
     def _make_entry(self, key: Key, value: Any) -> Entry | None:
         if key[0] == "c":
-            parts = [(name, self.draft(key, value, *pieces)) for name, pieces in by_value_classes.portions(value)]
+            parts = [(name, self.draft({key: value}, *pieces)) for name, pieces in by_value_classes.portions(value)]
             return Entry(key, Round.CODE, parts)
         try:
             draft = self._draft_global(key, value)
         except Exception as exc:
             raise EntryError(key) from exc
-        return Entry(key, _round_of(value, draft), [("", draft)])
+        return Entry(key, _round_of(value, draft), [("", draft)], {key: value})
 
     def _draft_global(self, key: Key, value: Any) -> Draft:
         if type(value) in SCALARS:
             return Draft(pickle.dumps(value, 5))
         if type(value) is types.FunctionType and _is_simple(value):
             return self._draft_simple_function(key, value)
-        return self.draft(key, value, self.quieten(value))
+        return self.draft({key: value}, self.quieten(value))
 
     def _draft_simple_function(self, key: Key, function: types.FunctionType) -> Draft:
         """Reuse the last draft of a function when all that it was made of is as it was (most calls: 20 µs saved)."""
@@ -281,16 +308,16 @@ class Session:
             if not space.startswith("r:"):
                 self.need_globals_of(function, space)
             return known[2]
-        draft = self.draft(key, function, function)
+        draft = self.draft({key: function}, function)
         if not draft.refs:
             _drafts[function] = (function.__code__, content, draft)
         return draft
 
-    def draft(self, key: Key, root: Any, *pieces: Any) -> Draft:
-        """Pickle a portion of the entry `key`, which defines `root`: one piece after the other, with one memo."""
+    def draft(self, roots: Roots, *pieces: Any) -> Draft:
+        """Pickle a portion of the entry that defines `roots`: one piece after the other, with one memo."""
         with io.BytesIO() as file:
-            kind = ByValuePickler if self._holds_no_others(key, root) else SharingPickler
-            pickler = kind(file, self, key, root)
+            kind = ByValuePickler if len(roots) == 1 and self._holds_no_others(*next(iter(roots.items()))) else SharingPickler
+            pickler = kind(file, self, roots)
             for piece in pieces:
                 pickler.dump(piece)
             return Draft(file.getvalue(), frozenset(pickler.refs), pickler.holds_classes)
@@ -298,7 +325,8 @@ class Session:
     def _holds_no_others(self, key: Key, obj: Any) -> bool:
         """Tell whether looking for other globals inside an object would be in vain, or too dear."""
         if type(obj) is types.FunctionType:
-            return not obj.__closure__ and not obj.__dict__ and self.homes.are_shared(obj)
+            is_bare = not obj.__closure__ and not obj.__dict__ and self.homes.are_shared(obj)
+            return is_bare and obj.__name__ == key[-1]  # else it may be a second name: `g = f = lambda: 1`
         if type(obj) in (list, dict, set) and len(obj) > MAX_SHARING:
             shared = self.shared_in(key[1]) if key[0] == "g" else {}
             return shared.keys().isdisjoint(map(id, [*obj, *obj.values()] if type(obj) is dict else obj))
@@ -306,7 +334,7 @@ class Session:
 
     def _as_sent(self, entry: Entry) -> tuple[Any, ...]:
         digest = self._digest_of(entry.key)
-        if entry.key[0] == "g":
+        if entry.key[0] != "c":
             return (entry.key, entry.round, digest, entry.parts[0][1].data)
         (_, skeleton), *attributes = entry.parts
         sent = [(name, self._digest_of_draft(draft), draft.data) for name, draft in attributes]
@@ -345,7 +373,7 @@ class PreloadedSession(Session):
         parts: list[tuple[str, Draft]] = []
         for name, pieces in by_value_classes.portions(cls):
             try:
-                parts.append((name, self.draft(key, cls, *pieces)))
+                parts.append((name, self.draft({key: cls}, *pieces)))
             except Exception:
                 if not parts:  # the means to make it, where it does not exist
                     raise
@@ -362,7 +390,7 @@ class ResultSession(Session):
     def need_global(self, space: str, name: str, value: Any) -> bool:
         return ("g", space, name) in tracking.received or super().need_global(space, name, value)
 
-    def may_refer(self, source: Key | None, space: str, name: str, value: Any) -> bool:
+    def may_refer(self, space: str, name: str, value: Any) -> bool:
         known = tracking.received.get(("g", space, name))
         return known is not None and known[1] is value
 
