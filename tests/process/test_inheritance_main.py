@@ -84,6 +84,73 @@ def test_globals_set_by_the_initializer_are_seen_by_every_function(start: Start,
     assert program.value("host") == "False"
 
 
+def test_what_the_initializer_is_bound_to_or_gets_is_the_global_that_tasks_see(start: Start) -> None:
+    program = start("""
+        import functools
+        from forkpool import ForkPoolExecutor
+
+        class Service:
+            def __init__(self): self.connection, self.rows = None, []
+            def connect(self, where): self.connection = where
+            __call__ = connect
+
+        service, cache = Service(), {}
+
+        def fill(into): into["key"] = 1
+        def set_up(parts, *, where):
+            parts["service"].connect(where)
+            parts["others"][0]["key"] = 1
+        class Uses:
+            def __init__(self): self.held = service
+            def connect(self): self.held.rows.append(1)
+
+        def see(): return service.connection, len(service.rows), sorted(cache)
+
+        for name, initializer, *args in [
+            ("method", service.connect, "there"),
+            ("callable", service, "there"),
+            ("argument", fill, cache),
+            ("builtin", cache.setdefault, "key", 1),
+            ("partial", functools.partial(fill, cache)),
+            ("nested", functools.partial(set_up, where="there"), {"service": service, "others": [cache]}),
+            ("unbound", Service.connect, service, "there"),
+            ("held", Uses().connect),
+        ]:
+            with ForkPoolExecutor(1, max_tasks_per_child=2, initializer=initializer, initargs=tuple(args)) as ex:
+                for _ in range(3):
+                    mark(name, ex.submit(see).result())
+        mark("host", see())
+        """).finish()
+    for names, seen in {
+        ("method", "callable", "unbound"): ("there", 0, []),
+        ("argument", "builtin", "partial"): (None, 0, ["key"]),
+        ("nested",): ("there", 0, ["key"]),
+        ("held",): (None, 1, []),
+    }.items():
+        for name in names:
+            assert program.all(name) == [str(seen)] * 3, name
+    assert program.value("host") == "(None, 0, [])"
+
+
+def test_an_argument_of_a_task_is_a_copy_all_the_same(start: Start) -> None:
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        cache = {}
+
+        def fill(into):
+            into["key"] = 1
+            return into is cache
+
+        with ForkPoolExecutor(1, initializer=len, initargs=(cache,)) as ex:
+            mark("is", ex.submit(fill, cache).result())
+            mark("is", ex.submit(fill, cache).result())
+            mark("cache", ex.submit(lambda: cache).result())
+        """).finish()
+    assert program.all("is") == ["False", "False"]
+    assert program.value("cache") == "{}"
+
+
 def test_counters_and_lazy_caches_last_as_long_as_the_worker(start: Start) -> None:
     program = start("""
         from forkpool import ForkPoolExecutor

@@ -52,7 +52,7 @@ class AnyPool(ABC):
         initializer = self.config.initializer
         assert initializer is not None
         try:
-            return self.encoder.encode(initializer, self.config.initargs, {})
+            return self.encoder.encode_initializer(initializer, self.config.initargs)
         except PayloadError as error:
             raise _serialization_error(error) from error.__cause__
 

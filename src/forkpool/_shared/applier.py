@@ -88,6 +88,10 @@ class Applier:
         known = tracking.received.get(key)
         return known[1] if known is not None else tracking.global_in(self.namespace(key[1]), key[2])
 
+    def load(self, data: Any) -> Any:
+        """Unpickle what points to globals."""
+        return Pieces(data, self.look_up).load()
+
     def member_of(self, ring: Key, position: int) -> Any:
         """Return one of the globals that hold each other."""
         self.ensure(ring)
@@ -104,7 +108,7 @@ class Applier:
         namespace = self.namespace(space)
         if not self._worker:
             if name not in namespace and "." not in name:
-                namespace[name] = self.made[key] = interned(Pieces(data, self.look_up).load())
+                namespace[name] = self.made[key] = interned(self.load(data))
             return
         known = tracking.received.get(key)
         if known is not None and known[0] == digest:
@@ -132,7 +136,7 @@ class Applier:
 
     def _load(self, key: Key, data: bytes) -> Any:
         with noting(_what(*key[1:])):
-            return Pieces(data, self.look_up).load()
+            return self.load(data)
 
     def _apply_ring(self, entry: tuple[Any, ...]) -> None:
         """Make the globals that hold each other; the entry of each gives it its name."""

@@ -25,7 +25,7 @@ import types
 import typing
 import weakref
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -340,14 +340,14 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 class SharingPickler(ByValuePickler):
-    """Pickles an entry in which other globals may occur: they become pointers, so that identity survives.
+    """Pickles an entry, or an initializer's call, in which globals may occur: they become pointers, so that identity survives.
 
     A `persistent_id` is asked for each object, so it is only used where there is something to find.
     """
 
-    def __init__(self, file: io.BytesIO, session: Session, roots: Roots) -> None:
+    def __init__(self, file: io.BytesIO, session: Session, roots: Roots, spaces: Iterable[str] = ()) -> None:
         super().__init__(file, session, roots)
-        self._spaces = dict.fromkeys(filter(None, map(_space_of, roots, roots.values())))
+        self._spaces = dict.fromkeys([*spaces, *filter(None, map(_space_of, roots, roots.values()))])
         self._names: list[tuple[str, dict[int, str]]] | None = None  # for each namespace
 
     def persistent_id(self, obj: Any) -> Any:

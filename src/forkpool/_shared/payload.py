@@ -10,6 +10,7 @@ A payload starts with one byte of flags; lengths are 64 bits wide:
 A call without PATH is for the `sys.path` that its encoder began with, whatever the worker was started with or did since.
 HOLDING: it needs descriptors, which the worker fetches. PARTED: large contents are not in the table; in a
 WHOLE one they follow the flags. In the host both are an `owning_payload.OwningPayload`.
+POINTING: an initializer's, whose body points to entries of the table.
 The body is (module, name, args, kwargs) of a plain call, (namespace, name, args, kwargs) of one that is NAMED, else
 (function, args, kwargs); of a result the value. The name is there only if `options(name=)` gave one.
 Hard part: what is *plain* (by reference, builtin data) must be recognised in a microsecond and never wrongly: the
@@ -42,7 +43,7 @@ from forkpool._shared.owning_payload import (
     take_out,
 )
 from forkpool._shared.parts import split, with_length
-from forkpool._shared.plain import all_plain, is_plain, is_plain_callable
+from forkpool._shared.plain import SCALARS, all_plain, is_plain, is_plain_callable
 
 if TYPE_CHECKING:
     from forkpool._shared.applier import Applier
@@ -56,7 +57,7 @@ Serializer = Literal["auto", "pickle", "cloudpickle"]
 Buffer = bytes | bytearray | memoryview
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-RICH, PATH, HOLDING, NAMED, TITLE, PARTED = 1, 2, 4, 8, 16, 32
+RICH, PATH, HOLDING, NAMED, TITLE, PARTED, POINTING = 1, 2, 4, 8, 16, 32, 128  # and WHOLE, 64
 _PLAIN_TAG = b"\0"
 _MOST_SETTLED, _SETTLED_BYTES = 64, 1 << 14  # arbitrary: a megabyte at most
 PLAIN_RESULT_LIMIT = 65536  # arbitrary: what the supervisor thread may unpickle itself, tens of microseconds
@@ -119,6 +120,18 @@ class CallEncoder:
                 return self._encode_repeated(fn, args, kwargs, path, name)
         return self._encode_rich(fn, args, kwargs, name)
 
+    def encode_initializer(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+        """Return the payload of the call that comes before all others in each worker.
+
+        What is a global's value in the program is that global there (`initializer=service.connect`): tasks are to find it so.
+
+        Raises:
+            PayloadError: As `encode`.
+        """
+        if self._standard or (is_plain_callable(fn) and all(map(_is_no_global, args))):
+            return self.encode(fn, args, {})
+        return self._encode_rich(fn, args, {}, None, POINTING)
+
     def path_of_calls(self) -> list[str]:
         """Return the `sys.path` that calls are for if they bring none along."""
         return self._begun.get("path") or self._begun.setdefault("path", import_path.look().path)
@@ -139,19 +152,21 @@ class CallEncoder:
             return self._encode_rich(fn, args, kwargs, name)  # which may have something to say about that
         return _join_bytes(body, known.table, path, NAMED, name)
 
-    def _encode_rich(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> bytes:
+    def _encode_rich(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, flags: int = 0) -> bytes:
         mp_support, sessions = _by_value()
         spawning = mp_support.Spawning(self._pool_name)
         try:
             try:
                 spawning.begin()
-                return self._encode_in(self._new_session(sessions), spawning, (fn, args, kwargs), name)
+                session = self._new_session(sessions)
+                session.points = bool(flags & POINTING)
+                return self._encode_in(session, spawning, (fn, args, kwargs), name, flags)
             finally:
                 spawning.end()
         finally:
             spawning.end()  # a second time: Ctrl-C may have hit the first one
 
-    def _encode_in(self, session: Any, spawning: Spawning, call: Call, name: str | None) -> bytes:
+    def _encode_in(self, session: Any, spawning: Spawning, call: Call, name: str | None, flags: int) -> bytes:
         try:
             body, named = session.encode_call(*call)
         except Exception as exc:
@@ -160,7 +175,7 @@ class CallEncoder:
         # Of a call that is large without them they stay: it would be copied once more for nothing.
         rest, contents = take_out(entries) if len(body) < LARGE else (entries, {})
         holding = spawning.take_holding()
-        flags = (HOLDING if holding else 0) | (NAMED if named else 0) | (PARTED if contents else 0)
+        flags |= (HOLDING if holding else 0) | (NAMED if named else 0) | (PARTED if contents else 0)
         payload = _join(body, rest, self._look_again(), flags, name)
         if self._sizes is not None and len(payload) + sum(len(each.data) for each in contents.values()) >= explain.BIG:
             self._sizes.look(type(session), *call, entries)
@@ -179,7 +194,8 @@ class CallEncoder:
         for _ in range(changed_meanwhile.MOST_TRIES - 1):
             if not changed_meanwhile.is_change(exc):
                 raise explain.call_error(type(session), *call, exc) from _cause_of(exc)
-            session = type(session)()
+            session, points = type(session)(), session.points
+            session.points = points
             session.quieten = changed_meanwhile.quiet
             encoded = _attempt(session, call)
             if not isinstance(encoded, Exception):
@@ -382,7 +398,7 @@ def load_body(flags: int, view: memoryview, open_table: Callable[[memoryview], A
     table, body = split(view)
     with open_table(table) as applier:
         applier.apply_all()
-        value = pickle.loads(body)
+        value = applier.load(body) if flags & POINTING else pickle.loads(body)
         return (global_ref(*value[:2]), *value[2:]) if flags & NAMED else value
 
 
@@ -439,6 +455,14 @@ def _attempt(session: Any, call: Call) -> tuple[bytes, bool] | Exception:
     except Exception as error:
         return error
     return encoded
+
+
+def _is_no_global(value: Any) -> bool:
+    """Tell whether an argument is plain, and not what the program holds as a global."""
+    if type(value) in SCALARS and type(value) is not bytearray:
+        return True
+    main = sys.modules.get("__main__")
+    return is_plain(value) and not any(value is found for found in list(vars(main).values() if main else ()))
 
 
 def _cause_of(exc: BaseException) -> BaseException:

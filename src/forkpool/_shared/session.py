@@ -86,10 +86,13 @@ class Session:
         self.homes = Homes()
         self._optional: set[Key] = set()  # what nothing but a string names: left out if it cannot be pickled
         self._left_out: dict[Key, EntryError] = {}
+        self.points = False  # the body is an initializer's: what is a global's value is to be that global in the worker
         self.quieten: Callable[[Any], Any] = lambda value: value  # what is pickled of a global; see `changed_meanwhile`
 
     def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
         """Pickle a call; return whether it is the short form (namespace, name, args, kwargs)."""
+        if self.points:
+            return self._encode_pointing((fn, args, kwargs)), False
         named = global_name(fn) if type(fn) is types.FunctionType and not self.homes.has_own_state(fn) else None
         if named is None or not (all_plain(args) and all_plain(kwargs.values())):
             return self.encode((fn, args, kwargs)), False
@@ -100,6 +103,17 @@ class Session:
     def encode(self, obj: Any) -> bytes:
         """Pickle `obj`; afterwards `table()` holds what it refers to."""
         body = self.encode_alone(obj)
+        self._make_entries()
+        return body
+
+    def _encode_pointing(self, call: tuple[Any, ...]) -> bytes:
+        """Pickle an initializer's call, with pointers to globals of the program and of the initializer's module."""
+        function = getattr(call[0], "__func__", call[0])
+        namespaces = [vars(sys.modules["__main__"]), getattr(function, "__globals__", None)]
+        spaces = [tracking.key_of_globals(namespace) for namespace in namespaces if type(namespace) is dict]
+        with io.BytesIO() as file:
+            SharingPickler(file, self, {}, [space for space in spaces if not space.startswith("r:")]).dump(call)
+            body = file.getvalue()
         self._make_entries()
         return body
 
