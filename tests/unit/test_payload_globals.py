@@ -93,6 +93,21 @@ def test_identity_between_globals_survives(notebook: Notebook, worker: Worker) -
     assert worker.call(notebook.same) == (True, True, {"a": 1})
 
 
+def test_a_bytearray_has_its_identity_too(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        buffer = bytearray(3)
+        alias, held = buffer, {"buffer": buffer}
+        def put(into=buffer):
+            into[0] += 1
+            return alias is buffer is held["buffer"], alias[0]
+        def fresh(into=bytearray(1)):
+            into[0] += 1
+            return into[0]
+    """)
+    assert [worker.call(notebook.put) for _ in range(2)] == [(True, 1), (True, 2)]
+    assert [worker.call(notebook.fresh) for _ in range(2)] == [1, 1]
+
+
 def test_a_function_redefined_in_the_host_is_new_wherever_it_is_held(notebook: Notebook, worker: Worker) -> None:
     notebook.cell("""
         def handler(): return "old"

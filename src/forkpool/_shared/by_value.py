@@ -36,7 +36,7 @@ from forkpool._shared.by_value_classes import LRU_CACHE, Call, filled_cells, is_
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
 from forkpool._shared.homes import imported_from, name_in_class
 from forkpool._shared.importable import BY_NAME_ONLY, by_reference, is_importable, resolves, why_not_by_name
-from forkpool._shared.plain import MAX_DEPTH, MAX_ITEMS, SCALARS
+from forkpool._shared.plain import IMMUTABLE, MAX_DEPTH, MAX_ITEMS
 from forkpool._shared.tracking import Key
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _held(self, function: types.FunctionType, value: Any, depth: int = MAX_DEPTH) -> Any:
         """Return a default, or what a cell holds, with the names of globals in place of what is a global's value."""
         kind = type(value)
-        if kind in SCALARS:
+        if kind in IMMUTABLE:
             return value
         if (name := self._at_home(function, value)) is not None:
             return name
@@ -351,7 +351,7 @@ class SharingPickler(ByValuePickler):
         self._names: list[tuple[str, dict[int, str]]] | None = None  # for each namespace
 
     def persistent_id(self, obj: Any) -> Any:
-        if type(obj) in SCALARS:
+        if type(obj) in IMMUTABLE:
             return None
         if self._names is None:
             self._names = [(space, self.session.shared_in(space)) for space in self._spaces]

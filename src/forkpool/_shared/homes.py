@@ -20,7 +20,7 @@ from typing import Any
 
 from forkpool._shared import tracking
 from forkpool._shared.importable import by_reference, is_importable
-from forkpool._shared.plain import SCALARS
+from forkpool._shared.plain import IMMUTABLE
 
 KEPT_SENTINELS = 256  # arbitrary: to look through a thousand modules takes 0.1 ms, and a program has a handful of these
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
@@ -45,7 +45,7 @@ class Homes:
 
     def are_shared(self, function: types.FunctionType) -> bool:
         """Tell whether each default of a function is immutable, or something that all functions of its module share."""
-        return all(type(value) in SCALARS or self.of(function, value) is not None for value in defaults_of(function))
+        return all(type(value) in IMMUTABLE or self.of(function, value) is not None for value in defaults_of(function))
 
     def has_own_state(self, function: types.FunctionType) -> bool:
         """Tell whether a task could leave traces in the function itself, which is fresh for each task then."""
@@ -65,7 +65,7 @@ def name_in(namespace: Namespace, value: Any) -> str | None:
 
 
 def _home_of(function: types.FunctionType, value: Any) -> Home | None:
-    if type(value) in SCALARS or _has_a_name(value):
+    if type(value) in IMMUTABLE or _has_a_name(value):
         return None
     for namespace in _namespaces_of(function):
         space = tracking.key_of_globals(namespace)

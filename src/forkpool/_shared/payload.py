@@ -43,7 +43,7 @@ from forkpool._shared.owning_payload import (
     take_out,
 )
 from forkpool._shared.parts import split, with_length
-from forkpool._shared.plain import SCALARS, all_plain, is_plain, is_plain_callable
+from forkpool._shared.plain import IMMUTABLE, all_plain, is_plain, is_plain_callable
 
 if TYPE_CHECKING:
     from forkpool._shared.applier import Applier
@@ -459,7 +459,7 @@ def _attempt(session: Any, call: Call) -> tuple[bytes, bool] | Exception:
 
 def _is_no_global(value: Any) -> bool:
     """Tell whether an argument is plain, and not what the program holds as a global."""
-    if type(value) in SCALARS and type(value) is not bytearray:
+    if type(value) in IMMUTABLE:
         return True
     main = sys.modules.get("__main__")
     return is_plain(value) and not any(value is found for found in list(vars(main).values() if main else ()))

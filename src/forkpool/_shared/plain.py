@@ -15,6 +15,7 @@ from typing import Any
 from forkpool._shared.importable import is_importable, resolves
 
 SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+IMMUTABLE = SCALARS - {bytearray}
 MAX_ITEMS = 64
 MAX_DEPTH = 3
 _CALLABLES = frozenset({types.FunctionType, types.BuiltinFunctionType, type})

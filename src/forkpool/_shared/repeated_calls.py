@@ -23,10 +23,9 @@ from forkpool._shared.by_value import _BASICS, global_name
 from forkpool._shared.code_names import names_of, submodules_used
 from forkpool._shared.homes import name_in
 from forkpool._shared.importable import is_importable
-from forkpool._shared.plain import SCALARS, is_plain_callable
+from forkpool._shared.plain import IMMUTABLE, is_plain_callable
 from forkpool._shared.tracking import names_sent
 
-IMMUTABLE = SCALARS - {bytearray}
 MAX_TABLE = 1 << 14  # bytes; what is compared by identity is kept alive, and is no larger
 MAX_KNOWN = 256
 _MAX_TRIES = 3

@@ -42,7 +42,7 @@ from forkpool._shared.code_names import CodeNames, names_of
 from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
 from forkpool._shared.lookups import looked_up_by, subclasses_asked_for
-from forkpool._shared.plain import SCALARS, all_plain
+from forkpool._shared.plain import IMMUTABLE, all_plain
 from forkpool._shared.rings import find_rings
 from forkpool._shared.tracking import Key
 
@@ -302,7 +302,7 @@ class Session:
         return Entry(key, _round_of(value, draft), [("", draft)], {key: value})
 
     def _draft_global(self, key: Key, value: Any) -> Draft:
-        if type(value) in SCALARS:
+        if type(value) in IMMUTABLE:
             return Draft(pickle.dumps(value, 5))
         if type(value) is types.FunctionType and _is_simple(value):
             return self._draft_simple_function(key, value)
@@ -465,13 +465,13 @@ def _is_simple(function: types.FunctionType) -> bool:
         return False
     if getattr(function, "__type_params__", None):
         return False
-    return all(type(value) in SCALARS for value in defaults_of(function))
+    return all(type(value) in IMMUTABLE for value in defaults_of(function))
 
 
 # Functions are compared and hashed by identity. What was drafted is compared by content, see `_draft_simple_function`.
 _drafts: weakref.WeakKeyDictionary[types.FunctionType, tuple[Any, Any, Draft]] = weakref.WeakKeyDictionary()
 
-_NEVER_SHARED = SCALARS | {
+_NEVER_SHARED = IMMUTABLE | {
     tuple,
     frozenset,
     type,
