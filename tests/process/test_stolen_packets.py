@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, WorkerCrashedError
+from forkpool._host.lookout import Lookout
 from forkpool._host.worker_link import WorkerLink
 from forkpool._shared.status_page import StatusPage
 from tests.support import processes, tasks
@@ -171,6 +172,39 @@ def stop_at_the_next_call(gate: GateInTask, marks: Marks) -> None:
         take(page, seq, now_ns)
 
     StatusPage.take = stop_and_take  # type: ignore[method-assign]  # there is no monkeypatch in a worker
+
+
+def be_slow_at_the_next_call(marks: Marks) -> None:
+    """The worker has read its call, and takes long before it says so: others have the CPUs."""
+    take = StatusPage.take
+
+    def wait_and_take(page: StatusPage, seq: int, now_ns: int) -> None:
+        marks.add("slow")
+        while "go" not in marks.words():  # it does not sleep, as who wants a CPU and does not get one
+            pass
+        take(page, seq, now_ns)
+
+    StatusPage.take = wait_and_take  # type: ignore[method-assign]
+
+
+def test_a_worker_that_is_slow_to_take_a_call_is_not_replaced(marks: Marks, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, looked = Lookout.look, threading.Semaphore(0)
+
+    def look_and_tell(lookout: Lookout, now: float) -> None:
+        look(lookout, now)
+        if "slow" in marks.words():
+            looked.release()
+
+    monkeypatch.setattr(Lookout, "look", look_and_tell)
+    with ForkPoolExecutor(1, initializer=be_slow_at_the_next_call, initargs=(marks,)) as ex:
+        future = ex.submit(act, marks, 1)
+        for _ in range(4):
+            looked.acquire()
+        marks.add("go")
+        assert future.result() == 1
+        first = ex.submit(tasks.pid).result()
+        assert ex.submit(tasks.pid).result() == first
+        assert not ex.statistics().workers_replaced
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGCONT])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import typing
 from typing import Any
 
 import pytest
@@ -109,6 +111,45 @@ def test_annotations_as_text(notebook: Notebook, worker: Worker) -> None:
     assert worker.call(notebook.of_method) == {"item": item, "return": notebook.Order}
     with Worker() as another:
         assert another.call(notebook.of_function) == {"order": notebook.Order, "tax": item | None, "return": int}
+
+
+MADE = {
+    "class": ("", "Order:"),
+    "dataclass": ("@dataclasses.dataclass", "Order:"),
+    "NamedTuple": ("", "Order(typing.NamedTuple):"),
+    "TypedDict": ("", "Order(typing.TypedDict):"),
+}
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations"])
+@pytest.mark.parametrize("made", MADE)
+def test_a_library_may_evaluate_the_annotations_of_a_class(notebook: Notebook, worker: Worker, made: str, future: str) -> None:
+    """No code of the program asks for it, so nothing but the class tells what it needs."""
+    decorator, head = MADE[made]
+    notebook.cell(f"""
+        {future}
+        import dataclasses, typing
+        class Item: pass
+        T = typing.TypeVar("T")
+        Items = list["Item"]
+        large = bytes(100)
+        {decorator}
+        class {head}
+            first: "Item"
+            items: typing.Optional[dict[str, list["Item"]]]
+            alias: "Items"
+            any: "list[T]"
+            size: "typing.Literal['large']"
+    """)
+    item = notebook.Item
+    assert worker.call(typing.get_type_hints, notebook.Order) == {
+        "first": item,
+        "items": dict[str, list[item]] | None,
+        "alias": list[item],
+        "any": list[notebook.T],
+        "size": typing.Literal["large"],
+    }
+    assert worker.call(lambda order: "large" in vars(sys.modules[order.__module__]), notebook.Order) is False
 
 
 def test_a_repeated_call_notices_what_it_would_find(notebook: Notebook) -> None:

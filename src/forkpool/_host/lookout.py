@@ -15,8 +15,9 @@ Hard part: a worker that has read a packet and not noted it yet looks like one t
 - The page names a task, and all answers that the worker told of are here: those before it are lost.
 - The page says that the answer was written, or names a later task that has not come to its answer, and not all that was told of
   by then is here: the rest went elsewhere.
-- Else the worker is about to read, or to note what it read. So we hang up: the end of a file is what nobody can steal. A worker
-  that waits leaves, and its page tells what it took (`never_took`); one that was merely slow does that task, and leaves then.
+- Else the worker is about to read, or to note what it read. If its main thread runs, or waits for a CPU or a disk, it will.
+- Else we hang up: the end of a file is what nobody can steal. A worker that waits leaves, and its page tells what it took
+  (`never_took`); one that was merely slow does that task, and leaves then.
 Tests: tests/process/test_stolen_packets.py, tests/unit/test_machine_losses.py
 """
 
@@ -106,7 +107,7 @@ class Lookout:
             else:
                 before, behind = link.has_all_answers(), is_empty and stage.is_work
                 self._tell(worker, _lost(seqs, present, before=before, behind=behind))
-        elif is_empty and now - worker.head_since >= LOOK_AFTER_S and seqs:
+        elif is_empty and now - worker.head_since >= LOOK_AFTER_S and seqs and not link.goes_on():
             self._hang_up(link)
             self._machine.on_unreliable(worker)
         elif seqs and not link.can_read():

@@ -158,6 +158,11 @@ class WorkerLink:
         """Is the pipe empty, and nothing left to be written? False also after `hang_up`."""
         return self._sender.all_was_read()
 
+    def goes_on(self) -> bool:
+        """Is its main thread on a CPU, or waiting for one or for a disk? False also if nobody can tell."""
+        stat = read_stat(self.pid)
+        return stat is not None and stat.state in ("R", "D")
+
     def can_read(self) -> bool:
         """Does the worker still have its end of the pipe? A task may have put another file in its place. True if unknown."""
         ours, theirs = self._sender.untaken_fd, self._page.task_fd()

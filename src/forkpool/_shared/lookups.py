@@ -1,7 +1,7 @@
-"""Find what a function's code reaches without naming it: names in strings, annotations as text, subclasses.
+"""Find what code reaches without naming it: names in strings, annotations as text, subclasses.
 
-Runs in: host and worker, called by `session` for each function that goes by value. Costs something only for functions that
-name `globals`, `eval`, `exec`, `sys.modules`, `get_type_hints` or `__subclasses__`.
+Runs in: host and worker, called by `session` for each function and class that goes by value. Costs something only for classes
+with annotations, and functions that name `globals`, `eval`, `exec`, `sys.modules`, `get_type_hints` or `__subclasses__`.
 Must not run user code, nor guess at names that are made while the function runs: those are a row in
 docs/coming-from/process-pool-executor.md.
 Tests: tests/unit/test_payload_lookups.py
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import types
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from forkpool._shared.code_names import CodeNames, identifiers_in
 from forkpool._shared.importable import by_reference, is_importable
 
 Found = tuple[str, str, Any]  # namespace key, name, value
+_TYPING = ("typing", "types", "typing_extensions")
 
 
 def looked_up_by(function: types.FunctionType, names: CodeNames) -> Iterator[Found]:
@@ -28,8 +30,20 @@ def looked_up_by(function: types.FunctionType, names: CodeNames) -> Iterator[Fou
     if "get_type_hints" in names.attributes:
         for value in _named_by(function, names):
             for namespace, annotations in _annotations_of(value):
-                texts = [text for text in annotations.values() if isinstance(text, str)]
-                yield from _globals_in(namespace, [name for text in texts for name in identifiers_in(text)])
+                yield from _globals_in(namespace, _names_in(annotations))
+
+
+def named_by_annotations(cls: Any) -> Iterator[Found]:
+    """Yield the types that the annotations of a class name as text: libraries that make instances evaluate them (cattrs does).
+
+    All are text after `from __future__ import annotations`; `Optional["Node"]` is in part.
+    """
+    annotations = vars(cls).get("__annotations__")
+    module = sys.modules.get(cls.__module__)
+    if annotations and module is not None:
+        for found in _globals_in(vars(module), _names_in(annotations)):
+            if isinstance(found[2], (type, types.ModuleType)) or type(found[2]).__module__ in _TYPING:
+                yield found
 
 
 def subclasses_asked_for(function: types.FunctionType, names: CodeNames) -> Iterator[Any]:
@@ -59,6 +73,18 @@ def _globals_in(namespace: dict[str, Any], names: Any) -> Iterator[Found]:
         for name in names:
             if name in namespace and not name.startswith("__"):
                 yield space, name, namespace[name]
+
+
+def _names_in(annotations: dict[str, Any]) -> Iterator[str]:
+    """Yield what may be names in those annotations, or parts of annotations, that are text."""
+    pending = list(annotations.values())
+    for annotation in pending:
+        if type(annotation) is typing.ForwardRef:
+            annotation = annotation.__forward_arg__
+        if type(annotation) is str:
+            yield from identifiers_in(annotation)
+        elif type(annotation).__module__ in _TYPING:
+            pending += typing.get_args(annotation)
 
 
 def _annotations_of(value: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

@@ -41,7 +41,7 @@ from forkpool._shared.by_value import (
 from forkpool._shared.code_names import CodeNames, names_of
 from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
-from forkpool._shared.lookups import looked_up_by, subclasses_asked_for
+from forkpool._shared.lookups import looked_up_by, named_by_annotations, subclasses_asked_for
 from forkpool._shared.plain import IMMUTABLE, all_plain
 from forkpool._shared.rings import find_rings
 from forkpool._shared.tracking import Key
@@ -180,14 +180,16 @@ class Session:
         if key not in self._entries:
             self._entries[key] = None
             self._queue.append((key, cls))
-            self._need_name_of(cls)
+            self._need_names_of(cls)
         return uid
 
-    def _need_name_of(self, cls: Any) -> None:
+    def _need_names_of(self, cls: Any) -> None:
         """Pickle looks a class up by its name, in the worker too, also one of which no function there knows."""
         if tracking.stands_in_its_module(cls):
             name = cls.__qualname__.partition(".")[0]
             self.try_global(f"m:{cls.__module__}", name, vars(sys.modules[cls.__module__])[name])
+        for found in named_by_annotations(cls):
+            self.try_global(*found)
 
     def need_globals_of(self, function: types.FunctionType, space: str) -> None:
         """Put into the table what the code of a function may look up."""
@@ -411,7 +413,7 @@ class ResultSession(Session):
     def shared_in(self, space: str) -> dict[int, str]:
         return {}
 
-    def _need_name_of(self, cls: Any) -> None:
+    def _need_names_of(self, cls: Any) -> None:
         pass
 
     def _tell_gone(self, space: str, namespace: dict[str, Any], names: tuple[str, ...]) -> None:
