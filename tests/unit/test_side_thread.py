@@ -1,7 +1,9 @@
 """SideThread: never waited for by who starts it, and always by who wants to know that it has ended."""
 
 import _thread
+import sys
 import threading
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -87,3 +89,42 @@ def test_a_thread_that_dies_before_its_first_step(monkeypatch: pytest.MonkeyPatc
     assert not side.join()
     go_on.set()
     assert side._down.wait()
+
+
+def test_no_memory_at_any_step_of_its_begin() -> None:
+    """It begins once at most: of two, the end of the queue that they read would reach but one."""
+    line_count = 0
+    for nth in range(1, 20):
+        served: list[int] = []
+        side = SideThread("mine", lambda served=served: served.append(1))  # type: ignore[misc]
+        line_count = begin_failing_at(side, nth)
+        assert side.begin()
+        assert side.join()
+        assert served == [1]
+        if line_count < nth:
+            break
+    assert 3 < line_count < nth
+
+
+def begin_failing_at(side: SideThread, nth: int) -> int:
+    """Begin with a MemoryError at that line; return how many lines there were before."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        if frame.f_code is not SideThread.begin.__code__:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == nth:
+                raise MemoryError
+        return trace
+
+    sys.settrace(trace)
+    try:
+        side.begin()
+    except MemoryError:
+        pass
+    finally:
+        sys.settrace(None)
+    return lines

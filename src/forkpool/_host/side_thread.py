@@ -37,10 +37,11 @@ class SideThread:
         """Start it, unless that was done. Never blocks. False: no thread can be had now."""
         if not self._has_begun:
             try:
+                self._has_begun = True  # first: with no memory to note it, a second one would be started
                 _thread.start_new_thread(self._boot, ())
             except (RuntimeError, MemoryError):  # 3.12.1 says so at exit
+                self._has_begun = False
                 return False
-            self._has_begun = True
         return True
 
     def join(self, timeout: float | None = None) -> bool:
