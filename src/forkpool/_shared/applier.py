@@ -17,18 +17,11 @@ from typing import Any
 
 from forkpool._shared import tracking
 from forkpool._shared.class_applier import ClassApplier, own_digest
+from forkpool._shared.entries import GONE, Round
 from forkpool._shared.pieces import InTheMaking, Pieces, noting
 from forkpool._shared.tracking import Key
 
-GONE = b""  # stands where the value of a global would: the host has deleted it
-
 _active = threading.local()
-
-
-class Round:
-    """When an entry is applied. To make an instance may run code of its class, and that may look up any global."""
-
-    FREE, CODE, VALUES = range(3)  # values that hold no classes; functions, modules and classes; other values
 
 
 class Applier:

@@ -34,6 +34,7 @@ from forkpool._shared import mp_support, rebuild, tracking, type_aliases
 from forkpool._shared.advice import loaded_class
 from forkpool._shared.by_value_classes import LRU_CACHE, Call, filled_cells, is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
+from forkpool._shared.entries import Roots
 from forkpool._shared.homes import imported_from, name_in_class
 from forkpool._shared.importable import BY_NAME_ONLY, by_reference, is_importable, resolves, why_not_by_name
 from forkpool._shared.plain import IMMUTABLE, MAX_DEPTH, MAX_ITEMS
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from forkpool._shared.session import Session
 
 Reduced = Any  # what __reduce__ returns, or NotImplemented
-Roots = dict[Key, Any]  # the object behind a key; several for the members of a ring
 
 PRIVATE_NEEDS = ("dispatch_table", "reducer_override", "dump")
 if missing := [name for name in PRIVATE_NEEDS if not hasattr(cloudpickle.Pickler, name)]:

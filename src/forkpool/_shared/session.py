@@ -18,20 +18,12 @@ import types
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-try:
-    from _blake2 import blake2b  # what hashlib gives out, without its libcrypto: 3.4 MB in the host and in the fork server
-except ImportError:
-    from hashlib import blake2b
-
 from forkpool._shared import by_value_classes, rebuild, tracking
-from forkpool._shared.applier import GONE, Round
 from forkpool._shared.by_value import (
     ByValuePickler,
     PreloadedStandardPickler,
-    Roots,
     SharingPickler,
     StandardPickler,
     attributes_of,
@@ -39,6 +31,7 @@ from forkpool._shared.by_value import (
     submodules_of,
 )
 from forkpool._shared.code_names import CodeNames, names_of
+from forkpool._shared.entries import GONE, Draft, Entry, EntryError, Roots, Round, Table
 from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
 from forkpool._shared.lookups import looked_up_by, named_by_annotations, subclasses_asked_for
@@ -49,38 +42,14 @@ from forkpool._shared.tracking import Key
 MAX_SHARING = 10_000  # arbitrary: a longer list or dict is looked through for other globals, but not what its items hold
 
 
-class EntryError(Exception):
-    """An entry of the table cannot be pickled; the reason is the cause."""
-
-
-@dataclass(slots=True)
-class Draft:
-    """A pickled portion of an entry, and the entries it points to."""
-
-    data: bytes
-    refs: frozenset[Key] = frozenset()
-    holds_classes: bool = False
-
-
-@dataclass(slots=True)
-class Entry:
-    """What a key stands for: one portion for a global or a ring; a skeleton and the attributes for a class."""
-
-    key: Key
-    round: int  # in which it is applied, see `Round`
-    parts: list[tuple[str, Draft]] = field(default_factory=list)
-    roots: Roots = field(default_factory=dict)  # of a global or a ring
-
-
 class Session:
     """Everything that one call needs: its body and the table of entries."""
 
     by_value = True  # functions and classes travel also where a worker could not look them up
 
     def __init__(self) -> None:
-        self._entries: dict[Key, Entry | None] = {}
+        self._entries = Table()
         self._queue: deque[tuple[Key, Any]] = deque()
-        self._digests: dict[Key, bytes] = {}
         self._shared: dict[str, dict[int, str]] = {}
         self._cells: dict[str, dict[int, tuple[str, int]]] = {}
         self.homes = Homes()
@@ -125,7 +94,7 @@ class Session:
 
     def _make_entries(self) -> None:
         self._make_queued()
-        while rings := find_rings(self._pointers()):
+        while rings := find_rings(self._entries.pointers()):
             for keys in rings:
                 self._make_ring(keys)
             self._make_queued()
@@ -142,14 +111,14 @@ class Session:
 
     def table(self) -> list[tuple[Any, ...]]:
         """Return the entries as they travel: key, round, digest, and the data or (skeleton, attributes)."""
-        return [self._as_sent(entry) for entry in self._entries.values() if entry is not None]
+        return self._entries.as_sent()
 
     def digest_of(self, key: Key, value: Any, *, ring: Key | None = None) -> bytes:
         """Return the digest that an entry for this object has, or that of its ring. Raises what pickling raises."""
         self._entries[key] = None
         self._queue.append((key, value))
         self._make_entries()
-        return self._digest_of(ring or key)
+        return self._entries.digest_of(ring or key)
 
     # -- asked for by the pickler
 
@@ -267,14 +236,6 @@ class Session:
 
     # -- inside
 
-    def _pointers(self) -> dict[Key, frozenset[Key]]:
-        """Return the globals that each global points to, if any. Nothing points to a class."""
-        return {
-            key: entry.parts[0][1].refs
-            for key, entry in self._entries.items()
-            if entry is not None and key[0] != "c" and entry.parts[0][1].refs
-        }
-
     def _make_ring(self, keys: set[Key]) -> None:
         """Make an entry of all that these ones define, and of them pointers to it."""
         found = [entry for key in sorted(keys) if (entry := self._entries.pop(key)) is not None]
@@ -347,27 +308,6 @@ class Session:
             shared = self.shared_in(key[1]) if key[0] == "g" else {}
             return shared.keys().isdisjoint(map(id, [*obj, *obj.values()] if type(obj) is dict else obj))
         return isinstance(obj, types.ModuleType)
-
-    def _as_sent(self, entry: Entry) -> tuple[Any, ...]:
-        digest = self._digest_of(entry.key)
-        if entry.key[0] != "c":
-            return (entry.key, entry.round, digest, entry.parts[0][1].data)
-        (_, skeleton), *attributes = entry.parts
-        sent = [(name, self._digest_of_draft(draft), draft.data) for name, draft in attributes]
-        return (entry.key, entry.round, digest, skeleton.data, sent)
-
-    def _digest_of(self, key: Key) -> bytes:
-        digest = self._digests.get(key)
-        if digest is None:
-            entry = self._entries.get(key)
-            parts = entry.parts if entry is not None else ()
-            digest = b"".join(self._digest_of_draft(draft) for _, draft in parts)
-            digest = self._digests[key] = digest if len(parts) == 1 else _hash(digest)
-        return digest
-
-    def _digest_of_draft(self, draft: Draft) -> bytes:
-        digest = _hash(draft.data)
-        return digest if not draft.refs else _hash(digest + b"".join(map(self._digest_of, sorted(draft.refs))))
 
 
 class PreloadedSession(Session):
@@ -455,10 +395,6 @@ def _round_of(value: Any, draft: Draft) -> int:
     if isinstance(value, (types.FunctionType, types.ModuleType, type)):
         return Round.CODE
     return Round.VALUES if draft.holds_classes or draft.refs else Round.FREE
-
-
-def _hash(data: bytes) -> bytes:
-    return blake2b(data, digest_size=16).digest()
 
 
 def _is_simple(function: types.FunctionType) -> bool:
