@@ -17,7 +17,7 @@ import pytest
 
 from forkpool import ForkPoolExecutor, WorkerCrashedError
 from forkpool._shared import owning_payload, tracking
-from forkpool._shared.payload import CallDecoder, Lacking
+from forkpool._shared.decoding import CallDecoder, Lacking
 from tests.support.gate import Gate, Marks
 from tests.support.script import Script
 from tests.support.shortage import descriptors_left

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from forkpool._shared import import_path
+from forkpool._shared.decoding import CallDecoder
 from forkpool._shared.importable import is_importable
-from forkpool._shared.payload import CallDecoder, CallEncoder
+from forkpool._shared.payload import CallEncoder
 from tests.unit.worker_process import Worker
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from forkpool._shared.calls import run_chunk
-from forkpool._shared.payload import CallDecoder, CallEncoder, PayloadError, ResultEncoder
+from forkpool._shared.decoding import CallDecoder
+from forkpool._shared.payload import CallEncoder, PayloadError, ResultEncoder
 from tests.support.shortage import descriptors_left
 from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker

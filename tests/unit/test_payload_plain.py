@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from forkpool._shared import import_path
-from forkpool._shared.payload import CallDecoder, CallEncoder, ResultEncoder, load_value
+from forkpool._shared.decoding import CallDecoder, load_value
+from forkpool._shared.payload import CallEncoder, ResultEncoder
 from forkpool._shared.plain import MAX_ITEMS, is_plain, is_plain_callable
 
 PLAIN_TAG = 0

@@ -23,7 +23,8 @@ PROGRAM = """
 import struct, sys
 sys.path.insert(0, sys.argv[1])
 sys.path[:] = eval(sys.argv[2])
-from forkpool._shared.payload import CallDecoder, Lacking, ResultEncoder, PayloadError
+from forkpool._shared.decoding import CallDecoder, Lacking
+from forkpool._shared.payload import ResultEncoder, PayloadError
 if len(sys.argv) > 3:
     import multiprocessing
     multiprocessing.current_process().authkey = bytes.fromhex(sys.argv[3])

@@ -45,7 +45,8 @@ from .._core.wire import (
 from .._shared import clock
 from .._shared.calls import count_fork
 from .._shared.current_task import SEAT
-from .._shared.payload import CallDecoder, Lacking, PayloadError, ResultEncoder
+from .._shared.decoding import CallDecoder, Lacking
+from .._shared.payload import PayloadError, ResultEncoder
 from .._shared.status_page import Stage, StatusPage
 from .inherit import prepare_worker, tells_tracker
 from .output import flush_output, keep_unfinished_lines

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from forkpool._shared.decoding import load_value
 from forkpool._shared.importing import importing
-from forkpool._shared.payload import Buffer, load_value
+from forkpool._shared.parts import Buffer
 from forkpool._shared.remote_exceptions import EXCEPTION, PICKLED, PLAIN, TUPLE, Forms, Part, Parts
 
 from .._unpickling import is_of_the_moment

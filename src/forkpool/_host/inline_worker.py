@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._core.wire import Kind
 from .._shared import clock
 from .._shared.current_task import INLINE, SLOT_VARIABLE
-from .._shared.payload import Buffer, Call, CallDecoder, PayloadError, ResultEncoder, encode_rich_result, load_with
+from .._shared.decoding import CallDecoder, load_with
+from .._shared.parts import Buffer, Call
+from .._shared.payload import PayloadError, ResultEncoder, encode_rich_result
 from ..future import ForkFuture
 from .answers import decode_exception
 from .retries import kind_of

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core.states import Verdict
+from .._shared.decoding import load_value
 from .._shared.importing import importing
-from .._shared.payload import Buffer, load_value
+from .._shared.parts import Buffer
 from .answers import decode_exception
 
 if TYPE_CHECKING:

@@ -16,12 +16,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from forkpool._shared.parts import LENGTH, split, with_length
+from forkpool._shared.parts import LENGTH, WHOLE, split, with_length
 
 if TYPE_CHECKING:
     from forkpool._shared.passed_fds import Holding
 
-WHOLE = 64  # among the flags of a payload, see `payload`: all contents follow them
 LARGE = 1 << 14  # bytes; a call with less in its table may be known again (`repeated_calls`), which is worth more
 
 Entry = tuple[Any, ...]
