@@ -4,6 +4,7 @@ Row "a signal handler, __del__ or weakref callback raises or calls the pool in t
 What was accepted ends exactly once; the pool is usable afterwards.
 """
 
+import _thread
 import errno
 import gc
 import linecache
@@ -14,12 +15,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from functools import partial
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from forkpool import ForkPoolExecutor, WorkerCrashedError
+from forkpool._host import pool as pool_module
+from forkpool._host import supervisor as supervisor_module
+from forkpool._host.supervisor import Supervisor
 from tests.support import tasks
 from tests.support.gate import Gate, Marks
 from tests.support.script import Script
@@ -642,6 +646,44 @@ def test_threads_that_switch_as_often_as_they_can() -> None:
         assert sums == [19_900] * 6
     finally:
         sys.setswitchinterval(previous)
+
+
+def test_a_thread_with_the_number_of_one_that_has_ended_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system gives the number of a thread out again, often to the very next one: it was refused to wait."""
+    started: list[threading.Thread] = []
+    serve, is_late, go_on = Supervisor._serve, threading.Event(), threading.Event()
+
+    def start(boot: Callable[..., None], args: tuple[Any, ...]) -> None:
+        started.append(threading.Thread(target=boot, args=args))
+        started[0].start()
+
+    def serve_late(supervisor: Supervisor, is_proper: bool) -> None:
+        started.append(threading.current_thread())
+        is_late.set()
+        go_on.wait()
+        serve(supervisor, is_proper)
+
+    def is_refused(thread: threading.Thread) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr(supervisor_module, "_thread", SimpleNamespace(get_ident=lambda: thread.ident))
+            return pool.is_supervisor_thread()
+
+    threads = SimpleNamespace(start_new_thread=start, allocate_lock=_thread.allocate_lock)
+    monkeypatch.setattr(pool_module, "_thread", threads)
+    monkeypatch.setattr(Supervisor, "_serve", serve_late)
+    with ForkPoolExecutor(1) as ex:
+        submits = threading.Thread(target=ex.submit, args=(abs, -1))
+        submits.start()
+        is_late.wait()
+        try:
+            pool = ex._pool
+            started[0].join()
+            assert not is_refused(started[0])
+        finally:
+            go_on.set()
+        submits.join()
+        assert is_refused(started[1])
+    assert not any(map(is_refused, started))
 
 
 def test_signal_while_waiting_in_shutdown(start: Start, gate: Gate) -> None:

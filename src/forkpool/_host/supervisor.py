@@ -101,7 +101,8 @@ class Supervisor:
         self._unsettled: list[_thread.LockType] = []  # the lock that the submit waits for; whoever takes it out releases it
         self._server: dict[str, int] = {}  # "thread": the identity of the one that serves
         self._thread: threading.Thread | None = None  # that one, if it is a proper one
-        self._ident = 0
+        # The threads on which a finalizer must not wait for the pool; 0 as soon as one ends, whose number another one gets.
+        self._ident = self._ident_of_boot = 0
         # Set at the very end of the loop. No lock, which who waits for it would hold for a moment, and may be interrupted then.
         self._gone = threading.Event()
 
@@ -120,6 +121,8 @@ class Supervisor:
             self._close()
         except BaseException as error:
             self.error = error
+        finally:
+            self._ident_of_boot = 0
         self._settle()
 
     def _settle(self) -> None:
@@ -166,7 +169,7 @@ class Supervisor:
 
     def _pin(self) -> None:
         """Choose the workers' CPUs. Not before this supervisor serves: two of one pool must not compete for them."""
-        self._ident = _thread.get_ident()  # for finalizers that run here: see `Pool.is_supervisor_thread`
+        self._ident_of_boot = _thread.get_ident()
         try:
             self.pinning.choose()
             self._crew.servers.pin(self.pinning)
@@ -182,7 +185,7 @@ class Supervisor:
         self.waker = None
 
     def is_current_thread(self) -> bool:
-        return self._ident == _thread.get_ident()
+        return _thread.get_ident() in (self._ident, self._ident_of_boot)
 
     def join(self) -> None:
         """Wait for the threads, after `pool.done` is set."""
@@ -246,6 +249,7 @@ class Supervisor:
             self._thread = threading.current_thread() if is_proper else None
             self._run()
         finally:
+            self._ident = 0
             self._gone.set()
 
     def _run(self) -> None:
