@@ -86,8 +86,9 @@ def test_globals_set_by_the_initializer_are_seen_by_every_function(start: Start,
 
 def test_what_the_initializer_is_bound_to_or_gets_is_the_global_that_tasks_see(start: Start) -> None:
     program = start("""
-        import functools
+        import functools, operator
         from forkpool import ForkPoolExecutor
+        from tests.process.test_inheritance_main import fill_first
 
         class Service:
             def __init__(self): self.connection, self.rows = None, []
@@ -111,6 +112,8 @@ def test_what_the_initializer_is_bound_to_or_gets_is_the_global_that_tasks_see(s
             ("callable", service, "there"),
             ("argument", fill, cache),
             ("builtin", cache.setdefault, "key", 1),
+            ("importable", operator.setitem, cache, "key", 1),
+            ("inside", fill_first, [cache], "key"),
             ("partial", functools.partial(fill, cache)),
             ("nested", functools.partial(set_up, where="there"), {"service": service, "others": [cache]}),
             ("unbound", Service.connect, service, "there"),
@@ -123,13 +126,18 @@ def test_what_the_initializer_is_bound_to_or_gets_is_the_global_that_tasks_see(s
         """).finish()
     for names, seen in {
         ("method", "callable", "unbound"): ("there", 0, []),
-        ("argument", "builtin", "partial"): (None, 0, ["key"]),
+        ("argument", "builtin", "importable", "inside", "partial"): (None, 0, ["key"]),
         ("nested",): ("there", 0, ["key"]),
         ("held",): (None, 1, []),
     }.items():
         for name in names:
             assert program.all(name) == [str(seen)] * 3, name
     assert program.value("host") == "(None, 0, [])"
+
+
+def fill_first(tables: list[dict[str, int]], key: str) -> None:
+    """Can be imported by a worker."""
+    tables[0][key] = 1
 
 
 def test_an_argument_of_a_task_is_a_copy_all_the_same(start: Start) -> None:

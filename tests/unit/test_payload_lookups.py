@@ -152,6 +152,42 @@ def test_a_library_may_evaluate_the_annotations_of_a_class(notebook: Notebook, w
     assert worker.call(lambda order: "large" in vars(sys.modules[order.__module__]), notebook.Order) is False
 
 
+def test_a_type_in_an_annotation_that_cannot_be_pickled_is_left_out(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        from __future__ import annotations
+        import dataclasses, threading
+        LOCK = threading.Lock()
+        class Connection:
+            lock = threading.Lock()
+        class Guarded:
+            def enter(self): return LOCK
+        class Deep:
+            connection: Connection
+            guarded: Guarded
+        @dataclasses.dataclass
+        class Order:
+            number: int
+            connection: Connection | None = None
+            guarded: Guarded | None = None
+            deep: Deep | None = None
+        def number_of(order): return order.number, sorted({"Connection", "Guarded", "Deep"} & globals().keys())
+        def make(): return Order(4).number, Connection
+    """)
+    assert worker.call(notebook.number_of, notebook.Order(3)) == (3, ["Deep"])
+    with pytest.raises(PayloadError, match="Connection"):
+        worker.call(notebook.make)
+
+
+def test_a_type_of_another_module_by_value(notebook: Notebook, plugin: Notebook, worker: Worker) -> None:
+    plugin.cell("class Item: pass")
+    notebook.cell("""
+        import plugin_for_tests as plugin
+        class Order:
+            item: "plugin.Item"
+    """)
+    assert worker.call(typing.get_type_hints, notebook.Order) == {"item": plugin.Item}
+
+
 def test_a_repeated_call_notices_what_it_would_find(notebook: Notebook) -> None:
     notebook.cell("def f(): return globals().get('X')")
     encoder = CallEncoder()

@@ -89,6 +89,122 @@ def test_a_change_in_the_host_replaces_all_of_them(notebook: Notebook, worker: W
     assert worker.call(notebook.hits) == (1, True)
 
 
+def test_a_function_that_names_what_it_closes_over(notebook: Notebook, worker: Worker) -> None:
+    """While the ring is pickled, its code asks for what the ring is about to define."""
+    notebook.cell("""
+        class App: pass
+        app, db = App(), App()
+        app.db, db.app, app.hits = db, app, 0
+        app.hook = lambda: (app, db)
+        def make(held):
+            def job():
+                app.hits += 1
+                return held.hits, held is app
+            return job
+        app.job = job = make(app)
+        def by_name(): return job()
+        def by_app(): return app.job(), app.job is job
+        def by_hook(): return app.hook() == (app, db), app.hook()[1].app is app
+        handlers = []
+        def handle(held=handlers):
+            handlers.append(1)
+            return held is handlers, len(held)
+        handlers.append(handle)
+        def ask(): return handle(), handlers[0] is handle
+    """)
+    assert worker.call(notebook.by_name) == (1, True)
+    assert worker.call(notebook.by_app) == ((2, True), True)
+    assert worker.call(notebook.by_hook) == (True, True)
+    assert worker.call(notebook.by_name) == (3, True)
+    assert worker.call(notebook.ask) == ((True, 2), True)
+
+
+def test_in_whichever_order_its_members_were_met(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class App: hits = 0
+        app, db = App(), App()
+        app.db, db.app = db, app
+        def hits(): return db.app.hits
+        def first():
+            app.hits += 1
+            return hits()
+        def second():
+            found = hits()
+            app.hits += 1
+            return found + 1
+    """)
+    assert [worker.call(fn) for fn in (notebook.first, notebook.second, notebook.first)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("gone", ["del a['b']", "del a", "a = {'hits': 0}", "b['more'] = 1; a['b'] = None"])
+def test_one_that_comes_back_is_what_the_host_holds(gone: str, notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        import weakref
+        class Table(dict): pass
+        a, b = Table(hits=0), Table()
+        a["b"], b["a"] = b, a
+        seen = []
+        def bump():
+            b["a"]["hits"] += 1
+            return b["a"]["hits"], b["a"].get("b") is b
+        def names(): return globals().get("a") is None, "a" in globals() and len(a), len(b)
+        def note(): seen.append((weakref.ref(a), weakref.ref(b)))
+        def live(): return [found() is not None for found in seen[0]]
+    """)
+    assert [worker.call(notebook.bump) for _ in range(2)] == [(1, True), (2, True)]
+    worker.call(notebook.note)
+    first = notebook.a
+    notebook.cell(gone)
+    worker.call(notebook.names)
+    assert worker.call(notebook.bump)[0] == 1
+    vars(notebook.module)["a"] = first
+    notebook.cell("a['b'] = b; b.pop('more', None)")
+    assert worker.call(notebook.bump) == (1, True)
+    assert worker.call(lambda: __import__("gc").collect() and None) is None
+    assert worker.call(notebook.live) == [False, False]
+
+
+def test_a_class_whose_name_stands_for_one_of_its_instances(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class Registry: pass
+        registry = Registry()
+        def singleton(cls):
+            registry.single = made = cls()
+            return made
+        @singleton
+        class Settings:
+            def __init__(self): self.registry = registry
+        class Query: registry = registry
+        registry.query = Query()
+        def make(held):
+            def use(): return Settings.registry is held is registry
+            return use
+        use = make(registry)
+        def kind(): return type(registry).__name__
+        def same(): return Query.registry is registry is Settings.registry, registry.single is Settings, use()
+    """)
+    for _ in range(2):
+        assert worker.call(notebook.kind) == "Registry"
+        assert worker.call(notebook.same) == (True, True, True)
+    with Worker() as another:
+        assert another.call(notebook.same) == (True, True, True)
+
+
+def test_a_generic_function_keeps_its_attributes(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        import functools
+        class App: pass
+        app = App()
+        @functools.singledispatch
+        def show(value): return "any"
+        @show.register
+        def _(value: int): return "int"
+        show.app, app.show = app, show
+        def look(): return show(1), show(""), show.app is app, app.show is show
+    """)
+    assert worker.call(notebook.look) == ("int", "any", True, True)
+
+
 def test_they_may_let_go_of_each_other_and_meet_again(notebook: Notebook, worker: Worker) -> None:
     notebook.cell("""
         a, b, c = [], [], []
@@ -199,16 +315,26 @@ def test_functions_that_call_each_other_through_their_cells(notebook: Notebook, 
     assert worker.call(notebook.ask, 3) == (False, 14)
 
 
-COUNT = 5
+COUNT = 4
 FUNCTIONS = """
     class Node:
         def __init__(self): self.hits, self.others = 0, []
+    def make():
+        hits = 0
+        def node():
+            nonlocal hits
+            hits += 1
+        node.others, node.get = [], lambda: hits
+        return node
     def hit(node):
         if type(node) is Node: node.hits += 1
         elif type(node) is dict: node["hits"] += 1
-        else: node[0] += 1
-    def hits(node): return node.hits if type(node) is Node else node["hits"] if type(node) is dict else node[0]
-    def others(node): return node.others if type(node) is Node else node["others"] if type(node) is dict else node[1:]
+        elif type(node) is list: node[0] += 1
+        else: node()
+    def hits(node):
+        if type(node) in (list, dict): return node[0] if type(node) is list else node["hits"]
+        return node.hits if type(node) is Node else node.get()
+    def others(node): return node[1:] if type(node) is list else node["others"] if type(node) is dict else node.others
     def walk(start):
         hit(start)
         seen, todo = [], [start]
@@ -223,6 +349,7 @@ MAKE = {
     "list": ("[0]", "{}.append({})"),
     "dict": ("{'hits': 0, 'others': []}", "{}['others'].append({})"),
     "object": ("Node()", "{}.others.append({})"),
+    "function": ("make()", "{}.others.append({})"),
 }
 nodes = st.integers(0, COUNT - 1)
 edges = st.lists(st.tuples(nodes, nodes), max_size=12)
@@ -230,17 +357,29 @@ numbers = itertools.count()
 new_notebook = contextmanager(loaded)
 
 
-@given(edges, st.lists(nodes, min_size=1, max_size=8), st.lists(st.sampled_from(sorted(MAKE)), min_size=COUNT, max_size=COUNT))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+# What a function does: walk from a node, or call the function before it.
+deeds = st.lists(st.one_of(nodes, st.just("before")), min_size=1, max_size=3)
+
+
+@given(
+    edges,
+    st.lists(deeds, min_size=COUNT, max_size=COUNT),
+    st.lists(nodes, min_size=1, max_size=8),
+    st.lists(st.sampled_from(sorted(MAKE)), min_size=COUNT, max_size=COUNT),
+)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_shape_behaves_as_in_one_process(
-    worker: Worker, edges: list[tuple[int, int]], calls: list[int], kinds: list[str]
+    worker: Worker, edges: list[tuple[int, int]], deeds: list[list[int | str]], calls: list[int], kinds: list[str]
 ) -> None:
-    """Each function counts up one global, and tells the counts of all that can be reached from it."""
+    """Each function counts up globals, and tells the counts of all that can be reached from them."""
     with new_notebook(f"notebook_for_tests_{next(numbers)}") as notebook:
         notebook.cell(FUNCTIONS)
         for number, kind in enumerate(kinds):
-            notebook.cell(f"node{number} = {MAKE[kind][0]}\ndef touch{number}(): return walk(node{number})")
+            notebook.cell(f"node{number} = {MAKE[kind][0]}")
         for source, target in edges:
             notebook.cell(MAKE[kinds[source]][1].format(f"node{source}", f"node{target}"))
-        there = [worker.call(getattr(notebook, f"touch{number}")) for number in calls]
-        assert there == [getattr(notebook, f"touch{number}")() for number in calls]
+        for number, todo in enumerate(deeds):
+            parts = [f"do{number - 1}()" if deed == "before" else f"walk(node{deed})" for deed in todo]
+            notebook.cell(f"def do{number}(): return [{', '.join(parts)}]".replace("do-1()", "()"))
+        there = [worker.call(getattr(notebook, f"do{number}")) for number in calls]
+        assert there == [getattr(notebook, f"do{number}")() for number in calls]

@@ -90,7 +90,7 @@ class Applier:
         self.ensure(ring)
         if ring in self.begun:
             raise InTheMaking(ring)
-        return tracking.received[ring][1][position]
+        return list(tracking.rings[ring].values())[position]
 
     def namespace(self, key: str) -> dict[str, Any]:
         return tracking.namespace_of(key, fresh=self._worker)
@@ -112,6 +112,7 @@ class Applier:
         if data == GONE:
             namespace.pop(name, None)
             del tracking.received[key]
+            tracking.forget_rings_of(key)
             return
         if "." in name:  # of a class, which gets it when its attributes are set
             tracking.received[key] = (digest, _attribute_there(namespace, name, self._load(key, data)))
@@ -120,36 +121,48 @@ class Applier:
         if as_preloaded and known is None and own_digest(key, namespace[name]) == digest:
             tracking.received[key] = (digest, namespace[name])
             return
-        value = interned(self._load(key, data))
+        self._set_global(key, digest, interned(self._load(key, data)))
+
+    def _set_global(self, key: Key, digest: bytes, value: Any) -> None:
+        _, space, name = key
+        namespace, known = self.namespace(space), tracking.received.get(key)
         # A name that the worker's own code made before the host ever sent it (`globals()["G"] = 1` in an initializer) stays.
-        is_free = name not in namespace or key in self.stand_ins
-        if known is not None or as_preloaded or is_free or name.startswith("__"):
+        is_free = name not in namespace or key in self.stand_ins or tracking.is_as_preloaded(space, name)
+        if known is not None or is_free or name.startswith("__"):
             namespace[name] = value
         tracking.received[key] = (digest, value)
+        tracking.forget_rings_of(key, value)
 
     def _load(self, key: Key, data: bytes) -> Any:
         with noting(_what(*key[1:])):
             return self.load(data)
 
     def _apply_ring(self, entry: tuple[Any, ...]) -> None:
-        """Make the globals that hold each other; the entry of each gives it its name."""
+        """Make the globals that hold each other, and give them their names."""
         key, _, digest, data = entry
         known = tracking.received.get(key)
         if known is not None and known[0] == digest:
             return
         self.is_settled = False
         pieces = Pieces(data, self.look_up)
-        members = pieces.load()
-        if known is None and all(tracking.is_as_preloaded(*member) for member in members):
-            namespace = self.namespace(members[0][0])
-            if own_digest(("g", *members[0]), namespace[members[0][1]], ring=key) == digest:
-                tracking.received[key] = (digest, tuple(namespace[name] for _, name in members))
-                return
-        made = []
-        for space, name in members:
-            with noting(_what(space, name)):
-                made.append(pieces.load())
-        tracking.received[key] = (digest, tuple(made))
+        members: list[Key] = [("g", *names.split("\0")) for names in pieces.load()]
+        made = self._preloaded_ring(key, members, digest) if known is None else None
+        if made is None:
+            made = {}
+            for member in members:
+                with noting(_what(*member[1:])):
+                    made[member] = pieces.load()
+        tracking.keep_ring(key, digest, made)
+        for member, value in made.items():
+            if (own := self._pending.pop(member, None)) is not None:
+                self._set_global(member, own[2], value)
+
+    def _preloaded_ring(self, ring: Key, members: list[Key], digest: bytes) -> dict[Key, Any] | None:
+        """Return what the program left there, if that is what the host holds."""
+        if not all(tracking.is_as_preloaded(*member[1:]) for member in members):
+            return None
+        there = {member: self.namespace(member[1])[member[2]] for member in members}
+        return there if own_digest(members[0], there[members[0]], ring=ring) == digest else None
 
 
 def _attribute_there(namespace: dict[str, Any], name: str, sent: Any) -> Any:

@@ -55,6 +55,7 @@ _CONTAINERS = (tuple, list, dict, set, frozenset)
 _BASICS = ("__name__", "__package__", "__file__", "__path__")
 _OF_SYS = ("version_info", "flags", "float_info", "int_info", "hash_info", "thread_info")
 _SINGLEDISPATCH_CODE = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
+_SINGLEDISPATCH_OWN = frozenset({"register", "dispatch", "registry", "_clear_cache", "__wrapped__"})
 _REDUCERS_OF_ENUM: list[Any] = [cls.__reduce_ex__ for cls in (enum.Enum, enum.Flag)]
 _LRU_CACHE_OWN = frozenset({"__wrapped__", "__doc__", "__name__", "__qualname__", "__module__", "__annotations__",
                             "__type_params__", "cache_parameters"})  # fmt: skip
@@ -188,7 +189,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _reduce_singledispatch(self, generic: Any) -> Reduced:
         registry = dict(generic.registry)
-        return rebuild.make_singledispatch, (registry.pop(object), list(registry.items()))
+        own = {name: value for name, value in vars(generic).items() if name not in _SINGLEDISPATCH_OWN}
+        args = (registry.pop(object), list(registry.items()))
+        return rebuild.make_singledispatch, args, own, None, None, rebuild.set_own
 
     def reduce_lru_cache(self, cached: Any) -> Reduced:
         if by_reference(cached):

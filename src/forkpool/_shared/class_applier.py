@@ -132,7 +132,7 @@ class ClassApplier:
             what = f"attribute {definition.left[0]!r} of {definition.cls.__qualname__}" if self._worker else ""
             try:
                 with noting(what):
-                    value = pieces.load_or_again() if self._applier.begun else pieces.load()
+                    value = pieces.load_or_again()
             except InTheMaking as exc:
                 self._waiting.setdefault(exc.key, []).append(definition)
                 return False
@@ -145,8 +145,12 @@ class ClassApplier:
     def _enter_name(self, cls: Any) -> None:
         """To make its objects may run its code, which may look up the class by its name."""
         key = ("g", f"m:{cls.__module__}", cls.__qualname__)
-        self._applier.ensure(key)
-        if self._worker and key in self._applier.begun:
+        try:
+            self._applier.ensure(key)
+            is_made = key not in self._applier.begun
+        except InTheMaking:  # it is one of a ring
+            is_made = False
+        if self._worker and not is_made:
             namespace = self._applier.namespace(key[1])
             if key[2] not in namespace:
                 namespace[key[2]] = cls  # until it is seen what else the name may stand for

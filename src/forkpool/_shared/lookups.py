@@ -40,10 +40,20 @@ def named_by_annotations(cls: Any) -> Iterator[Found]:
     """
     annotations = vars(cls).get("__annotations__")
     module = sys.modules.get(cls.__module__)
-    if annotations and module is not None:
-        for found in _globals_in(vars(module), _names_in(annotations)):
-            if isinstance(found[2], (type, types.ModuleType)) or type(found[2]).__module__ in _TYPING:
+    if type(annotations) is dict and annotations and module is not None:
+        names = list(_names_in(annotations))
+        for found in _globals_in(vars(module), names):
+            if issubclass(type(found[2]), types.ModuleType):
                 yield found
+                inside = _globals_in(tracking.globals_of(found[2]), names)  # `plugin.Item`
+                yield from (each for each in inside if _is_for_annotations(each))
+            elif _is_for_annotations(found):
+                yield found
+
+
+def _is_for_annotations(found: Found) -> bool:
+    kind = type(found[2])  # not `isinstance`, which would ask a proxy what it is
+    return issubclass(kind, type) or kind.__module__ in _TYPING
 
 
 def subclasses_asked_for(function: types.FunctionType, names: CodeNames) -> Iterator[Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import pickle
-import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,7 +102,7 @@ class CallEncoder:
         Raises:
             PayloadError: As `encode`.
         """
-        if self._standard or (is_plain_callable(fn) and all(map(_is_no_global, args))):
+        if self._standard or (is_plain_callable(fn) and all(type(arg) in IMMUTABLE for arg in args)):
             return self.encode(fn, args, {})
         return self._encode_rich(fn, args, {}, None, POINTING)
 
@@ -285,14 +284,6 @@ def _attempt(session: Any, call: Call) -> tuple[bytes, bool] | Exception:
     except Exception as error:
         return error
     return encoded
-
-
-def _is_no_global(value: Any) -> bool:
-    """Tell whether an argument is plain, and not what the program holds as a global."""
-    if type(value) in IMMUTABLE:
-        return True
-    main = sys.modules.get("__main__")
-    return is_plain(value) and not any(value is found for found in list(vars(main).values() if main else ()))
 
 
 def _cause_of(exc: BaseException) -> BaseException:

@@ -65,13 +65,23 @@ class Pieces:
 
     def load_or_again(self) -> Any:
         """Return the next piece. If it is InTheMaking that is raised, the next piece is still this one."""
-        place, memo = self._file.tell(), dict(self._unpickler.memo.copy())
+        place = self._file.tell()
         try:
             return self._unpickler.load()
         except InTheMaking:
-            self._file.seek(place)
-            self._unpickler = _SlowUnpickler(self._file, self._look_up, memo)
+            memo, size = self._unpickler.memo.copy(), self._go_to(place)
+            self._unpickler = _SlowUnpickler(self._file, self._look_up, {at: memo[at] for at in range(size)})
             raise
+
+    def _go_to(self, place: int) -> int:
+        """Return how many objects are memoized before it. (A copy of the memo before each piece would cost its square.)"""
+        from pickletools import genops
+
+        self._file.seek(0)
+        count = 0
+        while self._file.tell() < place:
+            count += sum(opcode.name == "MEMOIZE" for opcode, _, _ in genops(self._file))
+        return count
 
 
 @contextlib.contextmanager

@@ -142,6 +142,11 @@ def make_singledispatch(base: Any, implementations: list[tuple[Any, Any]]) -> An
     return generic
 
 
+def set_own(function: Any, own: dict[str, Any]) -> None:
+    """Give a function the attributes that the program set."""
+    vars(function).update(own)
+
+
 def make_named(kind: Any, args: tuple[Any, ...], module: str | None, kwargs: dict[str, Any]) -> Any:
     """Return one of typing's named objects (NewType, TypeVar ...), which know only their name when pickled."""
     made = kind(*args, **kwargs)

@@ -8,8 +8,8 @@ Tests: tests/unit/test_payload_classes.py, test_payload_class_order.py
 
 from __future__ import annotations
 
-import contextlib
 import enum
+import gc
 import operator
 from typing import Any
 
@@ -26,9 +26,12 @@ def make_class(metaclass: Any, new: Any, name: str, bases: Any, namespace: dict[
         cls.__bases__ = bases
     except TypeError:  # another one of them gives the memory layout
         del quiet.__init_subclass__
-    else:
-        with contextlib.suppress(TypeError):
-            quiet.__bases__ = (type("_Quiet", (), {"__slots__": ()}),)  # no `__subclasses__()` of the bases is to find it
+        return cls
+    try:
+        quiet.__bases__ = (type("_Quiet", (), {"__slots__": ()}),)  # no `__subclasses__()` of the bases is to find it
+    except TypeError:  # an abstract class stands above: until it is collected it is found
+        del quiet
+        gc.collect()
     return cls
 
 

@@ -30,6 +30,7 @@ from forkpool._shared.by_value import (
     global_name,
     submodules_of,
 )
+from forkpool._shared.changed_meanwhile import is_change
 from forkpool._shared.code_names import CodeNames, names_of
 from forkpool._shared.entries import GONE, Draft, Entry, EntryError, Roots, Round, Table
 from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
@@ -53,8 +54,8 @@ class Session:
         self._shared: dict[str, dict[int, str]] = {}
         self._cells: dict[str, dict[int, tuple[str, int]]] = {}
         self.homes = Homes()
-        self._optional: set[Key] = set()  # what nothing but a string names: left out if it cannot be pickled
-        self._left_out: dict[Key, EntryError] = {}
+        self._optional: dict[Key, Any] = {}  # what nothing but a string names: left out if it cannot be pickled
+        self._tried: set[Key] = set()  # of these
         self.points = False  # the body is an initializer's: what is a global's value is to be that global in the worker
         self.quieten: Callable[[Any], Any] = lambda value: value  # what is pickled of a global; see `changed_meanwhile`
 
@@ -76,12 +77,12 @@ class Session:
         return body
 
     def _encode_pointing(self, call: tuple[Any, ...]) -> bytes:
-        """Pickle an initializer's call, with pointers to globals of the program and of the initializer's module."""
-        function = getattr(call[0], "__func__", call[0])
-        namespaces = [vars(sys.modules["__main__"]), getattr(function, "__globals__", None)]
-        spaces = [tracking.key_of_globals(namespace) for namespace in namespaces if type(namespace) is dict]
+        """Pickle an initializer's call, with pointers to the globals of the program and of the initializer's module."""
+        function = getattr(call[0], "func", call[0])  # of a partial
+        owner = type(getattr(function, "__self__", function))
+        spaces = tracking.spaces_of_program([getattr(function, "__module__", None), owner.__module__])
         with io.BytesIO() as file:
-            SharingPickler(file, self, {}, [space for space in spaces if not space.startswith("r:")]).dump(call)
+            SharingPickler(file, self, {}, spaces).dump(call)
             body = file.getvalue()
         self._make_entries()
         return body
@@ -93,21 +94,35 @@ class Session:
             return file.getvalue()
 
     def _make_entries(self) -> None:
-        self._make_queued()
+        self._make_wanted()
         while rings := find_rings(self._entries.pointers()):
             for keys in rings:
                 self._make_ring(keys)
-            self._make_queued()
+            self._make_wanted()
+
+    def _make_wanted(self) -> None:
+        """Make what is needed, then what may be; of that nothing stays if it, or what it needs, cannot be pickled."""
+        self._make_queued()
+        while self._optional:
+            key, value = self._optional.popitem()
+            if key in self._entries or key in self._tried:
+                continue
+            self._tried.add(key)
+            before = dict(self._entries)
+            try:
+                self.need_global(key[1], key[2], value)
+                self._make_queued()
+            except Exception as exc:
+                if is_change(exc):
+                    raise
+                self._queue.clear()
+                self._entries.clear()
+                self._entries.update(before)
 
     def _make_queued(self) -> None:
         while self._queue:
             key, value = self._queue.popleft()
-            try:
-                self._entries[key] = self._make_entry(key, value)
-            except EntryError as error:
-                if key not in self._optional:
-                    raise
-                self._left_out[key] = error
+            self._entries[key] = self._make_entry(key, value)
 
     def table(self) -> list[tuple[Any, ...]]:
         """Return the entries as they travel: key, round, digest, and the data or (skeleton, attributes)."""
@@ -130,17 +145,11 @@ class Session:
             self._queue.append((key, value))
             if space.startswith("m:"):
                 tracking.names_sent.setdefault(space, set()).add(name)
-        elif key in self._optional:
-            self._optional.discard(key)
-            if key in self._left_out:
-                raise self._left_out[key]
         return True
 
     def try_global(self, space: str, name: str, value: Any) -> None:
         """Put a global into the table that the code may look up, unless it cannot be pickled."""
-        key = ("g", space, name)
-        if key not in self._entries and self.need_global(space, name, value):
-            self._optional.add(key)
+        self._optional.setdefault(("g", space, name), value)
 
     def need_class(self, cls: Any) -> str:
         """Put the definition of a class into the table, return its id."""
@@ -241,8 +250,11 @@ class Session:
         found = [entry for key in sorted(keys) if (entry := self._entries.pop(key)) is not None]
         roots = {key: root for entry in found for key, root in entry.roots.items()}
         members = sorted(roots)
+        self._entries.update(dict.fromkeys(members))  # what names them while they are pickled is not to make them once more
+        # Strings of their own: whether a pickle repeats one depends on its identity, and so on how the member was found.
+        names = ["\0".join(key[1:]) for key in members]
         try:
-            draft = self.draft(roots, [key[1:] for key in members], *map(roots.get, members))
+            draft = self.draft(roots, names, *map(roots.get, members))
         except Exception as exc:
             raise EntryError(members[0]) from exc
         ring = ("ring", *members[0][1:])

@@ -23,6 +23,7 @@ import sys
 import types
 import weakref
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 from forkpool._shared import clock
@@ -46,6 +47,9 @@ received: dict[Key, tuple[bytes, Any]] = {}
 
 # In a worker: key of a class and of one of its parts -> the attributes that came with it.
 attributes_received: dict[Key, tuple[str, ...]] = {}
+
+# In a worker: the rings among these, and which objects their globals are.
+rings: dict[Key, dict[Key, Any]] = {}
 
 # In a host: key of the namespace of a module -> the names of its globals that some worker may have got.
 names_sent: dict[str, set[str]] = {}
@@ -76,6 +80,24 @@ def keep_class_entry(key: Key, parts: list[Key]) -> None:
         for forgotten in (oldest, *_class_entries.pop(oldest)):
             received.pop(forgotten, None)
             attributes_received.pop(forgotten, None)
+
+
+def keep_ring(ring: Key, digest: bytes, members: dict[Key, Any]) -> None:
+    """In a worker: note the globals that hold each other."""
+    received[ring] = digest, members
+    rings[ring] = members
+
+
+def forget_rings_of(key: Key, value: Any = None) -> None:
+    """In a worker: a global has become `value`. A ring that it was in is not to come back with what it was."""
+    for ring, members in list(rings.items()):
+        if members.get(key, value) is value:
+            continue
+        del rings[ring], received[ring]
+        for member, made in members.items():
+            known = received.get(member)
+            if known is not None and known[1] is made:
+                received[member] = b"", made  # made anew when it comes again: it holds what is not there any more
 
 
 def attributes_of(key: Key) -> set[str]:
@@ -175,6 +197,26 @@ def _forget(key: int, dead: weakref.ref[Any]) -> None:
 def class_of(uid: str) -> Any:
     """Return the class known under `uid`, or None."""
     return _class_by_uid.get(uid)
+
+
+def spaces_of_program(names: Collection[str | None]) -> list[str]:
+    """Return the keys of modules that go by value: the program, those of these names, and those that no file is known of.
+
+    To ask of each module whether it is importable would take 50 µs for each, the first time.
+    """
+    spaces = []
+    for name, module in list(sys.modules.items()):
+        if issubclass(type(module), types.ModuleType):
+            namespace = globals_of(module)
+            if name in ("__main__", *names) or namespace.get("__spec__") is None:
+                spaces.append(key_of_globals(namespace))
+    return [space for space in spaces if not space.startswith("r:")]
+
+
+def globals_of(module: types.ModuleType) -> dict[str, Any]:
+    """Return its namespace past `__getattribute__`, with which a module that is loaded when first used would be loaded."""
+    namespace: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    return namespace
 
 
 def key_of_globals(namespace: dict[str, Any]) -> str:
