@@ -141,6 +141,41 @@ def test_globals_that_hold_each_other(start: Start) -> None:
     assert program.value("changed") == "((False, True, True), 1)"
 
 
+def test_a_change_that_is_taken_back_after_a_worker_saw_a_part_of_it(start: Start) -> None:
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        class Service: pass
+
+        cache, service = [], Service()
+        service.cache = cache
+
+        def same():
+            return service.cache is cache
+
+        def rows():
+            return len(cache)
+
+        def unset():
+            return globals().get("later")
+
+        if __name__ == "__main__":
+            import threading
+            later = threading.Lock()
+            with ForkPoolExecutor(1, preload=("__main__",)) as ex:
+                mark("same", ex.submit(same).result())
+                cache.append(1)
+                mark("rows", ex.submit(rows).result())
+                cache.pop()
+                mark("same", ex.submit(same).result())
+                mark("rows", ex.submit(rows).result())
+                mark("unset", ex.submit(unset).result())
+        """).finish()
+    assert program.all("same") == ["True", "True"]
+    assert program.all("rows") == ["1", "0"]
+    assert program.value("unset") == "None"
+
+
 def test_what_the_host_deletes_after_that_is_gone(start: Start) -> None:
     program = start("""
         from forkpool import ForkPoolExecutor

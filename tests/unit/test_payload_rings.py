@@ -164,6 +164,63 @@ def test_one_that_comes_back_is_what_the_host_holds(gone: str, notebook: Noteboo
     assert worker.call(notebook.live) == [False, False]
 
 
+HOLDERS = {
+    "object": "service = Service(); service.cache = cache\ndef held(): return service.cache",
+    "default": "def held(it=cache): return it",
+    "cell": "def make(it):\n    def held(): return it\n    return held\nheld = make(cache)",
+    "class": "class Service: cache = cache\ndef held(): return Service.cache",
+    "class with others": "class Service: caches = [cache]\ndef held(): return Service.caches[0]",
+    "through another": "service = Service(); outer = [service]; service.cache = cache\ndef held(): return outer[0].cache",
+}
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+@pytest.mark.parametrize("how", HOLDERS)
+def test_a_change_that_a_worker_saw_a_part_of_and_that_is_taken_back(
+    how: str, size: int, notebook: Notebook, worker: Worker
+) -> None:
+    """The holder is what the worker knows already; what it holds is not."""
+    notebook.cell(f"class Cache: pass\nclass Service: pass\ncache = Cache()\ncache.rows, cache.data = [], bytes({size})")
+    notebook.cell(HOLDERS[how])
+    notebook.cell("def same(): return held() is cache\ndef rows(): return len(cache.rows)")
+    assert worker.call(notebook.same) is True
+    notebook.cell("cache.rows.append(1)")
+    assert worker.call(notebook.rows) == 1
+    notebook.cell("cache.rows.pop()")
+    assert worker.call(notebook.same) is True
+    assert worker.call(notebook.rows) == 0
+
+
+def test_one_that_leaves_a_ring_and_comes_back(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        a, b, c = [], [], []
+        a.append(b); b.append(a); b.append(c); c.append(a)
+        def all_three(): return b[1] is c, c[0] is a, a[0] is b
+        def only_a(): return len(a[0])
+        def held(it=c): return it is c, b[1] is c, c[0] is a
+    """)
+    assert worker.call(notebook.all_three) == (True, True, True)
+    notebook.cell("b.pop()")
+    assert worker.call(notebook.only_a) == 1
+    notebook.cell("b.append(c)")
+    assert worker.call(notebook.held) == (True, True, True)
+
+
+def test_a_ring_that_nothing_but_a_string_names_is_left_out_if_it_cannot_be_pickled(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class Pair:
+            def __reduce__(self): return make, (self.other,)
+        def make(other):
+            pair = Pair()
+            pair.other = other
+            return pair
+        a, b = Pair(), Pair()
+        a.other, b.other = b, a
+        def look(): return "a" in globals()
+    """)
+    assert worker.call(notebook.look) is False
+
+
 def test_a_class_whose_name_stands_for_one_of_its_instances(notebook: Notebook, worker: Worker) -> None:
     notebook.cell("""
         class Registry: pass

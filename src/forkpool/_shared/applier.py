@@ -11,12 +11,14 @@ Tests: tests/unit/test_payload_by_value.py, test_payload_globals.py, test_payloa
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from forkpool._shared import tracking
-from forkpool._shared.class_applier import ClassApplier, own_digest
+from forkpool._shared.class_applier import ClassApplier, is_what_host_holds
 from forkpool._shared.entries import GONE, Round
 from forkpool._shared.pieces import InTheMaking, Pieces, noting
 from forkpool._shared.tracking import Key
@@ -34,6 +36,7 @@ class Applier:
         self.begun: set[Key] = set()  # globals and rings that are being made
         self.stand_ins: set[Key] = set()  # globals that hold their class, for as long as that has yet to be made
         self.is_settled = True  # nothing was new so far
+        self._holders: list[set[Key]] = []  # of what is being made, the innermost last: the globals that it holds
         self._classes = ClassApplier(self, worker=worker)
 
     def __enter__(self) -> Applier:
@@ -76,6 +79,8 @@ class Applier:
         self.ensure(key)
         if key in self.begun:
             raise InTheMaking(key)
+        if self._holders:
+            self._holders[-1].add(key)
         if key in self.made:
             return self.made[key]
         known = tracking.received.get(key)
@@ -85,11 +90,22 @@ class Applier:
         """Unpickle what points to globals."""
         return Pieces(data, self.look_up).load()
 
+    @contextlib.contextmanager
+    def noting_held(self, held: set[Key]) -> Iterator[None]:
+        """While something is made: enter into `held` which globals it holds."""
+        self._holders.append(held)
+        try:
+            yield
+        finally:
+            self._holders.pop()
+
     def member_of(self, ring: Key, position: int) -> Any:
         """Return one of the globals that hold each other."""
         self.ensure(ring)
         if ring in self.begun:
             raise InTheMaking(ring)
+        if self._holders:
+            self._holders[-1].add(ring)
         return list(tracking.rings[ring].values())[position]
 
     def namespace(self, key: str) -> dict[str, Any]:
@@ -111,17 +127,24 @@ class Applier:
         self.is_settled = False
         if data == GONE:
             namespace.pop(name, None)
+            tracking.forget_holders([key])
             del tracking.received[key]
-            tracking.forget_rings_of(key)
             return
         if "." in name:  # of a class, which gets it when its attributes are set
             tracking.received[key] = (digest, _attribute_there(namespace, name, self._load(key, data)))
             return
         as_preloaded = tracking.is_as_preloaded(space, name)
-        if as_preloaded and known is None and own_digest(key, namespace[name]) == digest:
+        if as_preloaded and known is None and is_what_host_holds(key, namespace[name], digest):
             tracking.received[key] = (digest, namespace[name])
             return
-        self._set_global(key, digest, interned(self._load(key, data)))
+        held: set[Key] = set()
+        with self.noting_held(held):
+            value = interned(self._load(key, data))
+        if not any(key in tracking.rings.get(ring, ()) for ring in held):  # else all that was done with its ring
+            if known is not None:
+                tracking.forget_holders([key])
+            tracking.note_held(key, held)
+        self._set_global(key, digest, value)
 
     def _set_global(self, key: Key, digest: bytes, value: Any) -> None:
         _, space, name = key
@@ -131,7 +154,6 @@ class Applier:
         if known is not None or is_free or name.startswith("__"):
             namespace[name] = value
         tracking.received[key] = (digest, value)
-        tracking.forget_rings_of(key, value)
 
     def _load(self, key: Key, data: bytes) -> Any:
         with noting(_what(*key[1:])):
@@ -144,14 +166,19 @@ class Applier:
         if known is not None and known[0] == digest:
             return
         self.is_settled = False
+        held: set[Key] = set()
         pieces = Pieces(data, self.look_up)
         members: list[Key] = [("g", *names.split("\0")) for names in pieces.load()]
         made = self._preloaded_ring(key, members, digest) if known is None else None
         if made is None:
             made = {}
             for member in members:
-                with noting(_what(*member[1:])):
+                with noting(_what(*member[1:])), self.noting_held(held):
                     made[member] = pieces.load()
+        if known is None:
+            held |= tracking.held.get(key, set())  # of what was preloaded
+        tracking.forget_holders({*members, *tracking.rings.get(key, ())})
+        tracking.note_held(key, held)
         tracking.keep_ring(key, digest, made)
         for member, value in made.items():
             if (own := self._pending.pop(member, None)) is not None:
@@ -162,7 +189,7 @@ class Applier:
         if not all(tracking.is_as_preloaded(*member[1:]) for member in members):
             return None
         there = {member: self.namespace(member[1])[member[2]] for member in members}
-        return there if own_digest(members[0], there[members[0]], ring=ring) == digest else None
+        return there if is_what_host_holds(members[0], there[members[0]], digest, ring=ring) else None
 
 
 def _attribute_there(namespace: dict[str, Any], name: str, sent: Any) -> Any:

@@ -65,7 +65,8 @@ class ClassApplier:
             cls = tracking.adopt_by_name(uid)
         if cls is not None and (not self._worker or (known is not None and known[0] == digest)):
             return
-        if known is None and cls is not None and tracking.preloaded_classes.get(uid) is cls and own_digest(key, cls) == digest:
+        is_preloaded = known is None and cls is not None and tracking.preloaded_classes.get(uid) is cls
+        if is_preloaded and is_what_host_holds(key, cls, digest):
             definition = _Definition(key, digest, cls, state)
             _note_preloaded(definition)
             self._keep(definition)
@@ -112,7 +113,11 @@ class ClassApplier:
                 continue
             pieces = self._pieces(data)
             if part:
-                set_class_attributes(cls, attributes := pieces.load())
+                held: set[Key] = set()
+                with self._applier.noting_held(held):
+                    attributes = pieces.load()
+                tracking.note_held((*key, part), held)
+                set_class_attributes(cls, attributes)
                 self._note_attributes(definition, part, attributes)
                 continue
             definition.methods = pieces.load()
@@ -131,7 +136,7 @@ class ClassApplier:
             assert pieces is not None
             what = f"attribute {definition.left[0]!r} of {definition.cls.__qualname__}" if self._worker else ""
             try:
-                with noting(what):
+                with noting(what), self._applier.noting_held(definition.held):
                     value = pieces.load_or_again()
             except InTheMaking as exc:
                 self._waiting.setdefault(exc.key, []).append(definition)
@@ -188,6 +193,8 @@ class ClassApplier:
         tracking.received[key] = (definition.digest, cls)
         for part, digest, _ in definition.state:
             tracking.received[(*key, part)] = (digest, cls)
+        if definition.pieces is not None:
+            tracking.note_held((*key, ""), definition.held)
         tracking.keep_class_entry(key, [(*key, _MAKE), *((*key, part) for part, _, _ in definition.state)])
         _delete_attributes(cls, before - tracking.attributes_of(key))
 
@@ -203,6 +210,7 @@ class _Definition:
         self.attributes_before = tracking.attributes_of(key)  # those that came earlier
         self.methods: tuple[str, ...] = ()  # that it has got
         self.pieces: Pieces | None = None  # which has the rest of its code still to give
+        self.held: set[Key] = set()  # the globals that its code holds
         self.left: list[str] = []  # the attributes of this step that it has yet to get
         self.kinds: dict[str, Any] | None = None  # the attributes that are objects; known when it has got its methods
 
@@ -230,11 +238,15 @@ def _note_preloaded(definition: _Definition) -> None:
         tracking.attributes_received[(*definition.key, part)] = names
 
 
-def own_digest(key: Key, value: Any, *, ring: Key | None = None) -> bytes | None:
-    """What the host would send as digest if it held this object; None: it cannot be told, so the host's counts."""
+def is_what_host_holds(key: Key, value: Any, digest: bytes, *, ring: Key | None = None) -> bool:
+    """Tell whether the host would send this digest if it held this object. If nobody can tell, what it sends counts."""
     from forkpool._shared.session import Session
 
+    session = Session()
     try:
-        return Session().digest_of(key, value, ring=ring)
+        if session.digest_of(key, value, ring=ring) != digest:
+            return False
     except Exception:  # it cannot be pickled
-        return None
+        return False
+    tracking.held.update(session.held_by(ring or key))
+    return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import gc
 import operator
+import weakref
 from typing import Any
 
 MEMBERS = "\0members"  # stands among the attributes of an Enum for the members that are not plain: they may be of any class
@@ -30,8 +31,11 @@ def make_class(metaclass: Any, new: Any, name: str, bases: Any, namespace: dict[
     try:
         quiet.__bases__ = (type("_Quiet", (), {"__slots__": ()}),)  # no `__subclasses__()` of the bases is to find it
     except TypeError:  # an abstract class stands above: until it is collected it is found
+        seen = weakref.ref(quiet)
         del quiet
-        gc.collect()
+        for generation in range(3):  # it is young: that takes microseconds, and all of a large heap 0.1 s
+            if seen() is not None:
+                gc.collect(generation)
     return cls
 
 

@@ -56,6 +56,7 @@ class Session:
         self.homes = Homes()
         self._optional: dict[Key, Any] = {}  # what nothing but a string names: left out if it cannot be pickled
         self._tried: set[Key] = set()  # of these
+        self._optional_now: Key | None = None  # which of these is being tried
         self.points = False  # the body is an initializer's: what is a global's value is to be that global in the worker
         self.quieten: Callable[[Any], Any] = lambda value: value  # what is pickled of a global; see `changed_meanwhile`
 
@@ -94,30 +95,33 @@ class Session:
             return file.getvalue()
 
     def _make_entries(self) -> None:
-        self._make_wanted()
-        while rings := find_rings(self._entries.pointers()):
-            for keys in rings:
-                self._make_ring(keys)
-            self._make_wanted()
-
-    def _make_wanted(self) -> None:
         """Make what is needed, then what may be; of that nothing stays if it, or what it needs, cannot be pickled."""
-        self._make_queued()
+        self._make_needed()
         while self._optional:
             key, value = self._optional.popitem()
             if key in self._entries or key in self._tried:
                 continue
             self._tried.add(key)
             before = dict(self._entries)
+            self._optional_now = key
             try:
                 self.need_global(key[1], key[2], value)
-                self._make_queued()
+                self._make_needed()
             except Exception as exc:
                 if is_change(exc):
                     raise
                 self._queue.clear()
                 self._entries.clear()
                 self._entries.update(before)
+            finally:
+                self._optional_now = None
+
+    def _make_needed(self) -> None:
+        self._make_queued()
+        while rings := find_rings(self._entries.pointers()):
+            for keys in rings:
+                self._make_ring(keys)
+            self._make_queued()
 
     def _make_queued(self) -> None:
         while self._queue:
@@ -134,6 +138,12 @@ class Session:
         self._queue.append((key, value))
         self._make_entries()
         return self._entries.digest_of(ring or key)
+
+    def held_by(self, key: Key) -> dict[Key, set[Key]]:
+        """Return the globals that an entry points to, as `tracking.held` has them."""
+        entry = self._entries[key]
+        assert entry is not None
+        return {(*key, part) if key[0] == "c" else key: set(draft.refs) for part, draft in entry.parts if draft.refs}
 
     # -- asked for by the pickler
 
@@ -331,7 +341,7 @@ class PreloadedSession(Session):
         try:
             return super()._make_entry(key, value)
         except EntryError:
-            if not key[1].startswith(("m:__main__", "m:__mp_main__")):
+            if not key[1].startswith(("m:__main__", "m:__mp_main__")) or key == self._optional_now:
                 raise
             call = by_value_classes.Call(rebuild.preloaded_global, key[1], key[2], type(value).__name__)
             return Entry(key, Round.FREE, [("", Draft(pickle.dumps(call, 5)))])

@@ -51,6 +51,9 @@ attributes_received: dict[Key, tuple[str, ...]] = {}
 # In a worker: the rings among these, and which objects their globals are.
 rings: dict[Key, dict[Key, Any]] = {}
 
+# In a worker: key of an entry -> the globals and rings that what was made of it holds. A ring and its globals hold each other.
+held: dict[Key, set[Key]] = {}
+
 # In a host: key of the namespace of a module -> the names of its globals that some worker may have got.
 names_sent: dict[str, set[str]] = {}
 
@@ -73,12 +76,14 @@ def keep_class_entry(key: Key, parts: list[Key]) -> None:
     """
     for gone in set(_class_entries.pop(key, ())).difference(parts):  # deleted in the host, which may set it again
         received.pop(gone, None)
+        held.pop(gone, None)
         attributes_received.pop(gone, None)
     _class_entries[key] = parts
     if len(_class_entries) > KEPT_CLASSES:
         oldest = next(iter(_class_entries))
         for forgotten in (oldest, *_class_entries.pop(oldest)):
             received.pop(forgotten, None)
+            held.pop(forgotten, None)
             attributes_received.pop(forgotten, None)
 
 
@@ -86,18 +91,34 @@ def keep_ring(ring: Key, digest: bytes, members: dict[Key, Any]) -> None:
     """In a worker: note the globals that hold each other."""
     received[ring] = digest, members
     rings[ring] = members
+    held.setdefault(ring, set()).update(members)
+    held.update({member: {ring} for member in members})
 
 
-def forget_rings_of(key: Key, value: Any = None) -> None:
-    """In a worker: a global has become `value`. A ring that it was in is not to come back with what it was."""
-    for ring, members in list(rings.items()):
-        if members.get(key, value) is value:
-            continue
-        del rings[ring], received[ring]
-        for member, made in members.items():
-            known = received.get(member)
-            if known is not None and known[1] is made:
-                received[member] = b"", made  # made anew when it comes again: it holds what is not there any more
+def note_held(key: Key, keys: set[Key]) -> None:
+    """In a worker: note the globals that what was made of an entry holds."""
+    if keys:
+        held[key] = keys
+    else:
+        held.pop(key, None)
+
+
+def forget_holders(changed: Collection[Key]) -> None:
+    """In a worker: globals have become other objects. Who holds what they were is made anew when it comes again.
+
+    The host may have back what it had, and so the digests that this worker knows: a change that it saw only a part of.
+    """
+    found = {*changed}
+    pending = found
+    while pending:
+        pending = {holder for holder, keys in held.items() if holder not in found and not keys.isdisjoint(pending)}
+        found |= pending
+    for key in found:
+        held.pop(key, None)
+        rings.pop(key, None)
+        for each in (key, key[:2]) if key[0] == "c" else (key,):
+            if (known := received.get(each)) is not None:
+                received[each] = b"", known[1]
 
 
 def attributes_of(key: Key) -> set[str]:
