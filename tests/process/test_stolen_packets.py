@@ -184,7 +184,7 @@ def be_slow_at_the_next_call(marks: Marks) -> None:
             pass
         take(page, seq, now_ns)
 
-    StatusPage.take = wait_and_take  # type: ignore[method-assign]
+    StatusPage.take = wait_and_take  # type: ignore[method-assign]  # as above
 
 
 def test_a_worker_that_is_slow_to_take_a_call_is_not_replaced(marks: Marks, monkeypatch: pytest.MonkeyPatch) -> None:

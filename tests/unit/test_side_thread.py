@@ -3,6 +3,7 @@
 import _thread
 import sys
 import threading
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_no_memory_at_any_step_of_its_begin() -> None:
     line_count = 0
     for nth in range(1, 20):
         served: list[int] = []
-        side = SideThread("mine", lambda served=served: served.append(1))  # type: ignore[misc]
+        side = SideThread("mine", partial(served.append, 1))
         line_count = begin_failing_at(side, nth)
         assert side.begin()
         assert side.join()

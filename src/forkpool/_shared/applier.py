@@ -76,15 +76,19 @@ class Applier:
 
     def look_up(self, key: Key) -> Any:
         """Return the object that a key of a global means, applied or not."""
+        self._require(key)
+        if key in self.made:
+            return self.made[key]
+        known = tracking.received.get(key)
+        return known[1] if known is not None else tracking.global_in(self.namespace(key[1]), key[2])
+
+    def _require(self, key: Key) -> None:
+        """Have a global or ring made for what is being made, which holds it then."""
         self.ensure(key)
         if key in self.begun:
             raise InTheMaking(key)
         if self._holders:
             self._holders[-1].add(key)
-        if key in self.made:
-            return self.made[key]
-        known = tracking.received.get(key)
-        return known[1] if known is not None else tracking.global_in(self.namespace(key[1]), key[2])
 
     def load(self, data: Any) -> Any:
         """Unpickle what points to globals."""
@@ -101,11 +105,7 @@ class Applier:
 
     def member_of(self, ring: Key, position: int) -> Any:
         """Return one of the globals that hold each other."""
-        self.ensure(ring)
-        if ring in self.begun:
-            raise InTheMaking(ring)
-        if self._holders:
-            self._holders[-1].add(ring)
+        self._require(ring)
         return list(tracking.rings[ring].values())[position]
 
     def namespace(self, key: str) -> dict[str, Any]:

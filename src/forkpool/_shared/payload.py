@@ -168,7 +168,8 @@ class CallEncoder:
         for _ in range(changed_meanwhile.MOST_TRIES - 1):
             if not changed_meanwhile.is_change(exc):
                 raise explain.call_error(type(session), *call, exc) from _cause_of(exc)
-            session, points = type(session)(), session.points
+            points = session.points
+            session = type(session)()
             session.points = points
             session.quieten = changed_meanwhile.quiet
             encoded = _attempt(session, call)

@@ -27,23 +27,26 @@ class InTheMaking(Exception):
         self.key = key
 
 
-class _Unpickler(pickle.Unpickler):
+class _Following:
+    """The part of an unpickler that follows pointers."""
+
+    look_up: LookUp
+
+    def persistent_load(self, pid: Any) -> Any:
+        return self.look_up(("g", *pid))
+
+
+class _Unpickler(_Following, pickle.Unpickler):
     def __init__(self, file: io.BytesIO, look_up: LookUp) -> None:
         super().__init__(file)
-        self._look_up = look_up
-
-    def persistent_load(self, pid: Any) -> Any:
-        return self._look_up(("g", *pid))
+        self.look_up = look_up
 
 
-class _SlowUnpickler(pickle._Unpickler):
+class _SlowUnpickler(_Following, pickle._Unpickler):
     def __init__(self, file: io.BytesIO, look_up: LookUp, memo: dict[int, Any]) -> None:
         super().__init__(file)
-        self._look_up = look_up
+        self.look_up = look_up
         self.memo = memo
-
-    def persistent_load(self, pid: Any) -> Any:
-        return self._look_up(("g", *pid))
 
 
 class Pieces:
