@@ -111,6 +111,47 @@ def test_a_change_is_sent(notebook: Notebook, long_way: list[Any], what: str) ->
     assert len(long_way) == 2
 
 
+CHANGES_BY_OTHERS: dict[str, tuple[Callable[[Notebook], object], Callable[[Notebook], object]]] = {
+    "a global": (replace("factor", 9), replace("factor", 3)),
+    "a function": (lambda notebook: notebook.cell("def helper(x): return 0"), lambda notebook: notebook.cell(SOURCE)),
+    "code": (
+        lambda notebook: setattr(notebook.helper, "__code__", notebook.other.__code__),
+        lambda notebook: setattr(notebook.helper, "__code__", notebook.code),
+    ),
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("what", "is_taken_back"),
+    [("a global", False), ("a global", True), ("a function", False), ("a function", True), ("code", False)],
+)
+def test_another_thread_changes_it_while_it_is_pickled(
+    notebook: Notebook, worker: Worker, monkeypatch: pytest.MonkeyPatch, what: str, when: str, is_taken_back: bool
+) -> None:
+    """The first call may see the old state or the new one; those that come later see the one that is there."""
+    notebook.cell(SOURCE + "    def other(x, y=0): return -1\n    code = helper.__code__\n    def reads(x): return helper(x)\n")
+    change, take_back = CHANGES_BY_OTHERS[what]
+    encode_call = Session.encode_call
+
+    def another_thread(session: Session, *call: Any) -> Any:
+        if when == "before":
+            change(notebook)
+        encoded = encode_call(session, *call)
+        if when == "after":
+            change(notebook)
+        if is_taken_back:
+            take_back(notebook)
+        return encoded
+
+    encoder = CallEncoder()
+    monkeypatch.setattr(Session, "encode_call", another_thread)
+    encode(encoder, notebook.reads, 2)
+    monkeypatch.setattr(Session, "encode_call", encode_call)
+    for _ in range(2):
+        assert worker.run(encode(encoder, notebook.reads, 2)) == notebook.reads(2)
+
+
 def test_a_global_that_comes_is_sent(notebook: Notebook, worker: Worker) -> None:
     notebook.cell(SOURCE)
     for _ in range(3):

@@ -21,12 +21,13 @@ from forkpool._shared import changed_meanwhile, explain, import_path
 from forkpool._shared.explain import PayloadError
 from forkpool._shared.importing import importing
 from forkpool._shared.owning_payload import LARGE, OwningPayload, take_out
-from forkpool._shared.parts import HOLDING, NAMED, PARTED, PATH, POINTING, RICH, TITLE, Call, split, with_length
+from forkpool._shared.parts import HOLDING, NAMED, PARTED, PATH, POINTING, RICH, TITLE, Call, with_length
 from forkpool._shared.plain import IMMUTABLE, all_plain, is_plain, is_plain_callable
 
 if TYPE_CHECKING:
     from forkpool._shared.import_path import PathLook
     from forkpool._shared.mp_support import Spawning
+    from forkpool._shared.repeated_calls import RepeatedCall
     from forkpool._shared.session import ResultSession
 
 __all__ = ["CallEncoder", "PayloadError", "ResultEncoder"]
@@ -117,16 +118,22 @@ class CallEncoder:
         repeated = _repeated_calls()
         known = repeated.find(fn)
         if known is None:
-            payload = self._encode_rich(fn, args, kwargs, name)
-            if payload[0] & ~PATH == RICH | NAMED:
-                repeated.learn(fn, _table_of(payload))
-            return payload
+            return self._encode_rich(fn, args, kwargs, name, repeated=repeated.begin(fn))
         body = pickle.dumps((known.space, known.name, args, kwargs), 5)
         if len(body) >= explain.BIG:
             return self._encode_rich(fn, args, kwargs, name)  # which may have something to say about that
         return _join_bytes(body, known.table, path, NAMED, name)
 
-    def _encode_rich(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, flags: int = 0) -> bytes:
+    def _encode_rich(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None,
+        flags: int = 0,
+        *,
+        repeated: RepeatedCall | None = None,
+    ) -> bytes:
         mp_support, sessions = _by_value()
         spawning = mp_support.Spawning(self._pool_name)
         try:
@@ -134,13 +141,15 @@ class CallEncoder:
                 spawning.begin()
                 session = self._new_session(sessions)
                 session.points = bool(flags & POINTING)
-                return self._encode_in(session, spawning, (fn, args, kwargs), name, flags)
+                return self._encode_in(session, spawning, (fn, args, kwargs), name, flags, repeated)
             finally:
                 spawning.end()
         finally:
             spawning.end()  # a second time: Ctrl-C may have hit the first one
 
-    def _encode_in(self, session: Any, spawning: Spawning, call: Call, name: str | None, flags: int) -> bytes:
+    def _encode_in(
+        self, session: Any, spawning: Spawning, call: Call, name: str | None, flags: int, repeated: RepeatedCall | None
+    ) -> bytes:
         try:
             body, named = session.encode_call(*call)
         except Exception as exc:
@@ -150,10 +159,13 @@ class CallEncoder:
         rest, contents = take_out(entries) if len(body) < LARGE else (entries, {})
         holding = spawning.take_holding()
         flags |= (HOLDING if holding else 0) | (NAMED if named else 0) | (PARTED if contents else 0)
-        payload = _join(body, rest, self._look_again(), flags, name)
+        table = pickle.dumps(rest, 5)
+        payload = _join_bytes(body, table, self._look_again(), flags, name)
         if self._sizes is not None and len(payload) + sum(len(each.data) for each in contents.values()) >= explain.BIG:
             self._sizes.look(type(session), *call, entries)
         if holding is None and not contents:
+            if repeated is not None and named:
+                repeated.keep(table, session.entries())
             return payload
         owner = OwningPayload(payload)
         owner.holding, owner.contents = holding, contents
@@ -250,14 +262,6 @@ def _head(path: bytes | None, flags: int, name: str | None) -> bytes:
         parts += with_length(path)
     parts[0] = bytes((flags,))
     return b"".join(parts)
-
-
-def _table_of(payload: bytes) -> bytes:
-    """The table of a call by value that has no name."""
-    view = memoryview(payload)[1:]
-    if payload[0] & PATH:
-        _, view = split(view)
-    return bytes(split(view)[0])
 
 
 @functools.cache

@@ -6,7 +6,8 @@ Runs in: host (caller's thread, in submit). Programs submit the same few functio
 Hard part: what runs is what the host holds at `submit`. So each use compares all that the table was made of with what is
 there now, by identity. That is only sound for what cannot change itself: so functions are known that consist of immutable
 parts, and read globals that are immutable, importable modules, found by name, or again such functions. All others take the long
-way each time.
+way each time. And another thread may change any of it while it is pickled: so it is noted before, and after that compared with
+what was pickled and with what is there. Else an older value would be sent for ever.
 Tests: tests/unit/test_repeated_calls.py
 """
 
@@ -15,21 +16,24 @@ from __future__ import annotations
 import sys
 import types
 import weakref
+from collections.abc import Iterable
 from operator import is_
 from typing import Any
 
 from forkpool._shared import import_path
 from forkpool._shared.by_value import _BASICS, global_name
 from forkpool._shared.code_names import names_of, submodules_used
+from forkpool._shared.entries import Entry
 from forkpool._shared.homes import name_in
 from forkpool._shared.importable import is_importable
 from forkpool._shared.plain import IMMUTABLE, is_plain_callable
-from forkpool._shared.tracking import names_sent
+from forkpool._shared.tracking import Key, names_sent
 
 MAX_TABLE = 1 << 14  # bytes; what is compared by identity is kept alive, and is no larger
 MAX_KNOWN = 256
 _MAX_TRIES = 3
 _MISSING = object()
+_NO_ENTRIES = (*_BASICS, "__builtins__")  # names that are entries only if code looks them up, if ever
 
 _known: dict[int, RepeatedCall] = {}  # by id of the function, which the call keeps alive
 import_path.when_changed.append(_known.clear)  # what was importable may not be any more
@@ -53,12 +57,12 @@ class RepeatedCall:
         "table",
     )
 
-    def __init__(self, function: types.FunctionType, space: str, name: str, table: bytes) -> None:
+    def __init__(self, function: types.FunctionType, space: str, name: str) -> None:
         namespace = function.__globals__
         self.function = function
         self.space = space
         self.name = name
-        self.table = table
+        self.table = b""
         self._namespace = namespace
         self._functions: list[tuple[types.FunctionType, tuple[Any, ...]]] = []
         self._globals: dict[str, Any] = {basic: namespace.get(basic, _MISSING) for basic in _BASICS}
@@ -92,6 +96,21 @@ class RepeatedCall:
         missing = (name for name, value in self._globals.items() if value is _MISSING)
         self._untold = frozenset(missing).difference(names_sent.get(self.space, ()))
         return True
+
+    def keep(self, table: bytes, entries: Iterable[Entry | None]) -> None:
+        """Remember the call: it was sent with this table, of these entries, if that is what was noted before."""
+        if len(table) > MAX_TABLE or not self._consists_of(entries) or not self.holds():
+            return
+        self.table = table
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        _known[id(self.function)] = self
+
+    def _consists_of(self, entries: Iterable[Entry | None]) -> bool:
+        noted: dict[Key, Any] = {("g", self.space, name): value for name, value in self._globals.items()}
+        sent = {entry.key: entry.roots.get(entry.key, _MISSING) for entry in entries if entry is not None}
+        needed = {key for key, value in noted.items() if value is not _MISSING and key[2] not in _NO_ENTRIES}
+        return needed <= sent.keys() and all(noted.get(key, key) is value for key, value in sent.items())
 
     def _add_function(self, function: types.FunctionType) -> bool:
         if function.__globals__ is not self._namespace or not all(map(self._add_default, function.__defaults__ or ())):
@@ -151,21 +170,19 @@ def find(function: Any) -> RepeatedCall | None:
     return None
 
 
-def learn(function: types.FunctionType, table: bytes) -> None:
-    """The function was sent with this table: remember it if that can be told again."""
+def begin(function: types.FunctionType) -> RepeatedCall | None:
+    """The function is about to be pickled: note what it is made of, unless that could not be told again."""
     code = function.__code__
     key = id(code)
     place = global_name(function)
     tried, count = _tries.get(key, (None, 0))
-    if place is None or len(table) > MAX_TABLE or (count >= _MAX_TRIES and tried is not None and tried() is code):
-        return
-    call = RepeatedCall(function, *place, table)
-    if not call.note_all():
-        _tries[key] = (weakref.ref(code, lambda _: _tries.pop(key, None)), count + 1)
-        return
-    if len(_known) >= MAX_KNOWN:
-        _known.clear()
-    _known[id(function)] = call
+    if place is None or (count >= _MAX_TRIES and tried is not None and tried() is code):
+        return None
+    call = RepeatedCall(function, *place)
+    if call.note_all():
+        return call
+    _tries[key] = (weakref.ref(code, lambda _: _tries.pop(key, None)), count + 1)
+    return None
 
 
 def _parts_of(function: Any) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ import sys
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from forkpool._shared import by_value_classes, rebuild, tracking
@@ -131,6 +131,10 @@ class Session:
     def table(self) -> list[tuple[Any, ...]]:
         """Return the entries as they travel: key, round, digest, and the data or (skeleton, attributes)."""
         return self._entries.as_sent()
+
+    def entries(self) -> Iterable[Entry | None]:
+        """Return what the table is made of."""
+        return self._entries.values()
 
     def digest_of(self, key: Key, value: Any, *, ring: Key | None = None) -> bytes:
         """Return the digest that an entry for this object has, or that of its ring. Raises what pickling raises."""
@@ -295,6 +299,7 @@ class Session:
 
     def _draft_simple_function(self, key: Key, function: types.FunctionType) -> Draft:
         """Reuse the last draft of a function when all that it was made of is as it was (most calls: 20 µs saved)."""
+        code = function.__code__  # read before what is drafted, as all of this: another thread may change it meanwhile
         content = (
             key,
             function.__globals__.get("__file__"),
@@ -302,14 +307,14 @@ class Session:
             submodules_of(function),
         )
         known = _drafts.get(function)
-        if known is not None and known[0] is function.__code__ and known[1] == content:
+        if known is not None and known[0] is code and known[1] == content:
             space = tracking.key_of_globals(function.__globals__)  # which need not be the one that names it
             if not space.startswith("r:"):
                 self.need_globals_of(function, space)
             return known[2]
         draft = self.draft({key: function}, function)
         if not draft.refs:
-            _drafts[function] = (function.__code__, content, draft)
+            _drafts[function] = (code, content, draft)
         return draft
 
     def draft(self, roots: Roots, *pieces: Any) -> Draft:
