@@ -281,22 +281,34 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reduce_by_name(self, obj: Any) -> Reduced:
         """Reduce an object whose own `__reduce__` may give just a name: that of a global in the *object's* module.
 
-        The type of a function of Cython lives in a module that nobody can import (`_cython_3_2_4`), the function does not.
+        The type of a function of Cython lives in a module that nobody can import (`_cython_3_2_4`), the function does not. And
+        a library's class may wrap functions of the program (`cachetools.cached`).
         """
+        if type(obj) in self.dispatch_table:
+            return NotImplemented
         reduced = obj.__reduce_ex__(5)
         if not isinstance(reduced, str):
-            return reduced
+            return _by_state(obj) if self._looks_itself_up(obj, reduced) else reduced
         module_name = getattr(obj, "__module__", None)
         if resolves(obj, module_name, reduced):
             return reduced
         module = sys.modules.get(module_name) if isinstance(module_name, str) else None
-        if not self._is_root(obj) and module is not None and vars(module).get(reduced) is obj:
+        if module is not None and vars(module).get(reduced) is obj:
             space = tracking.key_of_globals(vars(module))
             if (reference := self.reference(space, reduced, obj)) is not None:
                 return reference
         if is_made_in_c(type(obj)):
             raise pickle.PicklingError(f"{module_name}.{reduced} cannot be imported by a worker, and is made in C")
-        return rebuild.make_instance, (type(obj), dict(getattr(obj, "__dict__", {})))
+        is_of_a_library = module is None or is_importable(module.__name__)
+        return reduced if is_of_a_library and is_importable(type(obj).__module__) else _by_state(obj)
+
+    def _looks_itself_up(self, obj: Any, reduced: Any) -> bool:
+        """Tell whether an attribute of the class that is being pickled would be looked up in it, where it is not yet."""
+        for key, owner in self.roots.items():
+            if key[0] == "c" and any(value is obj for value in vars(owner).values()):
+                function, args = reduced[:2]
+                return any(arg is owner for arg in args) and (type(obj) is not owner or function is getattr)
+        return False
 
     def reduce_enum_member(self, member: Any) -> Reduced:
         """By name: its value need not equal a copy of itself. A composite flag has none, and its value is a number."""
@@ -442,6 +454,11 @@ def _default_of(parameter: Any) -> dict[str, Any]:
     return {"default": parameter.__default__} if type_aliases.has_default(parameter) else {}
 
 
+def _by_state(obj: Any) -> Reduced:
+    """Reduce an object of a class that is not made in C as if the class had no `__reduce__`."""
+    return copyreg.__newobj__, (type(obj),), object.__getstate__(obj)  # type: ignore[attr-defined]
+
+
 def _not_implemented(pickler: ByValuePickler, obj: Any) -> Reduced:
     return NotImplemented
 
@@ -458,9 +475,15 @@ def _handler_for(kind: Any) -> Callable[[ByValuePickler, Any], Reduced]:
         return ByValuePickler.reduce_module
     if isinstance(kind, enum.EnumMeta) and kind.__reduce_ex__ in _REDUCERS_OF_ENUM:
         return ByValuePickler.reduce_enum_member
-    own_reduce = any(name in vars(base) for base in kind.__mro__[:-1] for name in ("__reduce__", "__reduce_ex__")
-                     if vars(base).get("__module__") is not None and not is_importable(base.__module__))  # fmt: skip
-    return ByValuePickler.reduce_by_name if own_reduce else _not_implemented
+    return ByValuePickler.reduce_by_name if any(map(_reduces_itself, kind.__mro__[:-1])) else _not_implemented
+
+
+def _reduces_itself(base: type) -> bool:
+    """Tell whether a class has a `__reduce__` that may give a name: in Python, or in C where nobody can import its module."""
+    own = [vars(base)[name] for name in ("__reduce__", "__reduce_ex__") if name in vars(base)]
+    if any(type(reduce) is types.FunctionType for reduce in own):
+        return True
+    return bool(own) and vars(base).get("__module__") is not None and not is_importable(base.__module__)
 
 
 # Classes whose `__module__` says "builtins", where they are not: `types` names them.

@@ -113,13 +113,6 @@ def set_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
     function.__dict__.update(own)
 
 
-def make_instance(cls: Any, state: dict[str, Any]) -> Any:
-    """Return an instance of a class whose own `__reduce__` only gives a name."""
-    instance = object.__new__(cls)
-    instance.__dict__.update(state)
-    return instance
-
-
 def make_cached(function: Any, maxsize: int | None, typed: bool, own: dict[str, Any]) -> Any:
     """Return a function wrapped in an empty `functools.lru_cache`."""
     cached = functools.lru_cache(maxsize, typed)(function)
