@@ -84,6 +84,44 @@ def test_globals_set_by_the_initializer_are_seen_by_every_function(start: Start,
     assert program.value("host") == "False"
 
 
+def test_what_host_and_initializer_both_make_need_not_be_picklable(start: Start) -> None:
+    program = start("""
+        import functools, sqlite3, threading
+        from forkpool import ForkPoolExecutor
+        connection = lock = None
+        other = threading.Lock()
+        def connect(path):
+            global connection
+            connection = sqlite3.connect(path)
+        class Setup:
+            def run(self, path):
+                global lock
+                lock = threading.Lock()
+                connect(path)
+        class Service:
+            def ask(self, n):
+                with lock:
+                    return connection.execute("select ?", (n,)).fetchone()[0]
+        service = Service()
+        held = [connection]
+        def ask(n): return service.ask(n)
+        def also_asks_other(n):
+            with other: return ask(n)
+        Setup().run(":memory:")
+        for name, initializer in ("method", Setup().run), ("partial", functools.partial(connect)), ("function", connect):
+            with ForkPoolExecutor(1, initializer=initializer, initargs=(":memory:",)) as ex:
+                mark(name, ex.submit(lambda: connection.execute("select 7").fetchone()).result())
+                if name == "method":
+                    mark("asked", [ask(1), *ex.map(ask, range(2, 4))])
+                mark(name, ex.submit(also_asks_other if name == "method" else ask, 1).exception())
+        """).finish()
+    assert program.value("asked") == "[1, 2, 3]"
+    for name, culprit in ("method", "other"), ("partial", "lock"), ("function", "lock"):
+        result, error = program.all(name)
+        assert result == "(7,)"
+        assert f"global {culprit!r} used by" in error
+
+
 def test_what_the_initializer_is_bound_to_or_gets_is_the_global_that_tasks_see(start: Start) -> None:
     program = start("""
         import functools, operator

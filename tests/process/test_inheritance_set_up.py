@@ -58,6 +58,22 @@ def test_environ_with_changes_made_by_the_program(start: Start) -> None:
     assert "ROW_OLD" not in worker
 
 
+def test_names_imported_from_os_and_sys_are_the_workers(start: Start) -> None:
+    program = start("""
+        import os, sys
+        from os import environ
+        from sys import modules, path
+        from forkpool import ForkPoolExecutor
+        def look():
+            return environ is os.environ, path is sys.path, modules is sys.modules, environ["MINE"], environ["FORKPOOL_SLOT"]
+        with ForkPoolExecutor(1, env={"MINE": "yes"}) as ex:
+            mark("seen", ex.submit(look).result())
+            mark("copy", ex.submit(dict, ex.submit(lambda: os.environ).result()).result()["MINE"])
+        """).finish()
+    assert program.value("seen") == "(True, True, True, 'yes', '0')"
+    assert program.value("copy") == "yes"
+
+
 def test_env_is_set_before_anything_is_imported(start: Start) -> None:
     program = start("""
         from pathlib import Path

@@ -70,6 +70,31 @@ for slot in range(3):
     assert len(set(found)) == 6
 
 
+def test_names_imported_from_random_draw_other_numbers_too(start: Start) -> None:
+    """`from random import random` binds a method of a hidden generator: its copies all had the host's state."""
+    program = start("""
+        import random
+        from random import randint, seed
+        from numpy.random import rand
+        from forkpool import ForkPoolExecutor
+        class Dice:
+            roll = random.randint
+        def draw(pick=random.randint):
+            return randint(1, 10**9), Dice.roll(1, 10**9), pick(1, 10**9), rand()
+        def seeded():
+            seed(1)
+            return random.random() == random.Random(1).random()
+        with ForkPoolExecutor(2, max_tasks_per_child=1) as ex:
+            drawn = [ex.submit(draw).result() for _ in range(3)]
+            mark("different", len({number for numbers in drawn for number in numbers}))
+            mark("seeded", ex.submit(seeded).result())
+            mark("called", len({ex.submit(random.random).result() for _ in range(3)}))
+        """).finish()
+    assert program.value("different") == "12"
+    assert program.value("seeded") == "True"
+    assert program.value("called") == "3"
+
+
 def descriptors() -> dict[str, str]:
     found = {}
     for name in os.listdir("/proc/self/fd"):

@@ -37,7 +37,11 @@ class AnyPool(ABC):
         self.pid = os.getpid()
         self.name = f"forkpool-{os.urandom(12).hex()}"  # nobody else has it, or can guess it
         self.encoder = CallEncoder(
-            config.serializer, _warn_of_payload, preloads_main="__main__" in config.preload, pool_name=self.name
+            config.serializer,
+            _warn_of_payload,
+            preloads_main="__main__" in config.preload,
+            initializer=config.initializer,
+            pool_name=self.name,
         )
         for ledger in observers:
             ledger.on_made()

@@ -17,6 +17,7 @@ import functools
 import io
 import itertools
 import operator
+import os
 import pickle
 import socket
 import struct
@@ -54,6 +55,7 @@ _REBUILD_GLOBALS = vars(rebuild)
 _CONTAINERS = (tuple, list, dict, set, frozenset)
 _BASICS = ("__name__", "__package__", "__file__", "__path__")
 _OF_SYS = ("version_info", "flags", "float_info", "int_info", "hash_info", "thread_info")
+_HIDDEN_GENERATORS = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))  # whose methods are the functions of `random`
 _SINGLEDISPATCH_CODE = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
 _SINGLEDISPATCH_OWN = frozenset({"register", "dispatch", "registry", "_clear_cache", "__wrapped__"})
 _REDUCERS_OF_ENUM: list[Any] = [cls.__reduce_ex__ for cls in (enum.Enum, enum.Flag)]
@@ -334,6 +336,19 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         """The types of `sys.version_info` and its like have no name."""
         return next(((getattr, (sys, name)) for name in _OF_SYS if getattr(sys, name) is obj), NotImplemented)
 
+    def reduce_environ(self, obj: Any) -> Reduced:
+        """What `from os import environ` binds is that of the process. As an argument or result it is a copy."""
+        names = ("environ", "environb") if self.roots else ()
+        return next(((getattr, (os, name)) for name in names if getattr(os, name) is obj), NotImplemented)
+
+    def reduce_generator(self, obj: Any) -> Reduced:
+        """`from random import random` binds a method of a hidden generator, of which each process has its own."""
+        for module_name, name in _HIDDEN_GENERATORS:
+            module = sys.modules.get(module_name)
+            if module is not None and vars(module).get(name) is obj:
+                return getattr, (module, name)
+        return NotImplemented
+
     def reduce_struct(self, obj: struct.Struct) -> Reduced:
         return struct.Struct, (obj.format,)
 
@@ -469,6 +484,8 @@ def _handler_for(kind: Any) -> Callable[[ByValuePickler, Any], Reduced]:
         return handler
     if any(kind is cls for cls in loaded_class("random", "SystemRandom")):
         return ByValuePickler.reduce_stateless
+    if any(kind is cls for cls in (*loaded_class("random", "Random"), *loaded_class("numpy.random.mtrand", "RandomState"))):
+        return ByValuePickler.reduce_generator
     if issubclass(kind, type):
         return ByValuePickler.reduce_class
     if issubclass(kind, types.ModuleType):
@@ -502,6 +519,7 @@ _HANDLERS: dict[Any, Callable[[ByValuePickler, Any], Reduced]] = {
     type(dataclasses.KW_ONLY): ByValuePickler.reduce_sentinel,
     **{type(getattr(sys, name)): ByValuePickler.reduce_of_sys for name in _OF_SYS},
     io.TextIOWrapper: ByValuePickler.reduce_file,
+    type(os.environ): ByValuePickler.reduce_environ,
     socket.socket: ByValuePickler.reduce_socket,
     struct.Struct: ByValuePickler.reduce_struct,
     weakref.WeakKeyDictionary: ByValuePickler.reduce_weak_dict,

@@ -33,6 +33,7 @@ class CodeNames:
     """What one code object and those nested in it refer to."""
 
     globals: tuple[str, ...]  # read or written, in order of appearance
+    stored: frozenset[str]  # those that are written after a `global` statement
     imports: tuple[str, ...]  # absolute modules that `import` statements inside the code name
     attributes: tuple[str, ...]  # every other name: attributes, imported names
     looked_up: tuple[str, ...]  # what may be a global's name in a string, where the code can look names up
@@ -80,25 +81,29 @@ def known_code(data: bytes) -> types.CodeType | None:
 
 def _walk(code: types.CodeType) -> CodeNames:
     used: dict[str, None] = {}
+    stored: set[str] = set()
     imports: dict[str, None] = {}
     attributes: dict[str, None] = dict.fromkeys(code.co_names)
     looked_up: dict[str, None] = {}
     for instruction in dis.get_instructions(code):
         if instruction.opname in _GLOBAL_OPS:
             used[instruction.argval] = None
+            if instruction.opname == "STORE_GLOBAL":
+                stored.add(instruction.argval)
         elif instruction.opname == "IMPORT_NAME":
             imports[instruction.argval] = None
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = names_of(constant)
             used.update(dict.fromkeys(inner.globals))
+            stored |= inner.stored
             imports.update(dict.fromkeys(inner.imports))
             attributes.update(dict.fromkeys(inner.attributes))
             looked_up.update(dict.fromkeys(inner.looked_up))
     if "modules" in attributes or "__main__" in imports or not _LOOK_UP_GLOBALS.isdisjoint(used):
         looked_up.update(dict.fromkeys(_names_in_strings(code, whole=_RUN_STRINGS.isdisjoint(used))))
     finds_more = not _FINDS_MORE.isdisjoint(attributes)
-    return CodeNames(tuple(used), tuple(imports), tuple(attributes), tuple(looked_up), finds_more)
+    return CodeNames(tuple(used), frozenset(stored), tuple(imports), tuple(attributes), tuple(looked_up), finds_more)
 
 
 def _names_in_strings(code: types.CodeType, *, whole: bool) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Find what code reaches without naming it: names in strings, annotations as text, subclasses.
+"""Find what code reaches without naming it (names in strings, annotations as text, subclasses), and what an initializer sets.
 
 Runs in: host and worker, called by `session` for each function and class that goes by value. Costs something only for classes
 with annotations, and functions that name `globals`, `eval`, `exec`, `sys.modules`, `get_type_hints` or `__subclasses__`.
@@ -16,11 +16,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from forkpool._shared import tracking
-from forkpool._shared.code_names import CodeNames, identifiers_in
+from forkpool._shared.code_names import CodeNames, identifiers_in, names_of
 from forkpool._shared.importable import by_reference, is_importable
+from forkpool._shared.tracking import Key
 
 Found = tuple[str, str, Any]  # namespace key, name, value
 _TYPING = ("typing", "types", "typing_extensions")
+
+
+def globals_set_by(initializer: Any) -> frozenset[Key]:
+    """Return the globals that an initializer sets, itself or by functions that it names."""
+    found: set[Key] = set()
+    functions: dict[int, Any] = {}  # by identity: those that were met
+    todo = [initializer]
+    while todo:
+        function = todo.pop()
+        function = getattr(function, "func", function)  # of a partial
+        function = getattr(function, "__func__", function)  # of a method
+        if type(function) is not types.FunctionType or id(function) in functions or by_reference(function):
+            continue
+        functions[id(function)] = function
+        names, namespace = names_of(function.__code__), function.__globals__
+        found.update(("g", tracking.key_of_globals(namespace), name) for name in names.stored)
+        todo += [namespace[name] for name in names.globals if name in namespace]
+    return frozenset(found)
 
 
 def looked_up_by(function: types.FunctionType, names: CodeNames) -> Iterator[Found]:

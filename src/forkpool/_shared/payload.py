@@ -46,6 +46,7 @@ class CallEncoder:
             "pickle" never ships anything by value; "cloudpickle" always takes the by-value path. Results are not bound by it.
         warn: Called with a text, in the caller's thread, once per call site that ships the same megabytes again and again.
         preloads_main: The workers are forked from a process that ran the program; see `forkpool._child.preload_main`.
+        initializer: Of the pool. What it sets each worker has, so of that nothing needs to travel.
         pool_name: Unique; sockets and connections in the calls are fetched from the pool of that name, see `passed_fds`.
     """
 
@@ -55,9 +56,11 @@ class CallEncoder:
         warn: Callable[[str], None] | None = None,
         *,
         preloads_main: bool = False,
+        initializer: Callable[..., object] | None = None,
         pool_name: str = "",
     ) -> None:
         self._pool_name = pool_name
+        self._initializer = initializer
         self._preloads_main = preloads_main
         if preloads_main:
             from forkpool._shared import tracking
@@ -162,7 +165,7 @@ class CallEncoder:
         table = pickle.dumps(rest, 5)
         payload = _join_bytes(body, table, self._look_again(), flags, name)
         if self._sizes is not None and len(payload) + sum(len(each.data) for each in contents.values()) >= explain.BIG:
-            self._sizes.look(type(session), *call, entries)
+            self._sizes.look(session.anew, *call, entries)
         if holding is None and not contents:
             if repeated is not None and named:
                 repeated.keep(table, session.entries())
@@ -179,10 +182,8 @@ class CallEncoder:
         """
         for _ in range(changed_meanwhile.MOST_TRIES - 1):
             if not changed_meanwhile.is_change(exc):
-                raise explain.call_error(type(session), *call, exc) from _cause_of(exc)
-            points = session.points
-            session = type(session)()
-            session.points = points
+                raise explain.call_error(session.anew, *call, exc) from _cause_of(exc)
+            session = session.anew()
             session.quieten = changed_meanwhile.quiet
             encoded = _attempt(session, call)
             if not isinstance(encoded, Exception):
@@ -192,9 +193,12 @@ class CallEncoder:
         raise explain.changed_error(explain.name_of(call[0]), key) from _cause_of(exc)
 
     def _new_session(self, sessions: Any) -> Any:
-        if self._preloads_main:
-            return sessions.PreloadedStandardSession() if self._standard else sessions.PreloadedSession()
-        return sessions.StandardSession() if self._standard else sessions.Session()
+        if self._standard:
+            return sessions.PreloadedStandardSession() if self._preloads_main else sessions.StandardSession()
+        session = sessions.PreloadedSession() if self._preloads_main else sessions.Session()
+        if self._initializer is not None:
+            session.leave_to(self._initializer)
+        return session
 
     def _look_again(self) -> bytes | None:
         """Return what the call brings along to say where modules are found; None: where they were for the first call of all."""

@@ -35,7 +35,7 @@ from forkpool._shared.code_names import CodeNames, names_of
 from forkpool._shared.entries import GONE, Draft, Entry, EntryError, Roots, Round, Table
 from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
-from forkpool._shared.lookups import looked_up_by, named_by_annotations, subclasses_asked_for
+from forkpool._shared.lookups import globals_set_by, looked_up_by, named_by_annotations, subclasses_asked_for
 from forkpool._shared.plain import IMMUTABLE, all_plain
 from forkpool._shared.rings import find_rings
 from forkpool._shared.tracking import Key
@@ -57,8 +57,19 @@ class Session:
         self._optional: dict[Key, Any] = {}  # what nothing but a string names: left out if it cannot be pickled
         self._tried: set[Key] = set()  # of these
         self._optional_now: Key | None = None  # which of these is being tried
+        self.set_in_workers: frozenset[Key] = frozenset()  # see `leave_to`
         self.points = False  # the body is an initializer's: what is a global's value is to be that global in the worker
         self.quieten: Callable[[Any], Any] = lambda value: value  # what is pickled of a global; see `changed_meanwhile`
+
+    def leave_to(self, initializer: Any) -> None:
+        """Leave out what an initializer sets, if it cannot be pickled: each worker has made its own."""
+        self.set_in_workers = globals_set_by(initializer)
+
+    def anew(self) -> Session:
+        """Return one like this that has encoded nothing."""
+        session = type(self)()
+        session.set_in_workers, session.points = self.set_in_workers, self.points
+        return session
 
     def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
         """Pickle a call; return whether it is the short form (namespace, name, args, kwargs)."""
@@ -287,12 +298,16 @@ class Session:
         try:
             draft = self._draft_global(key, value)
         except Exception as exc:
+            if key in self.set_in_workers:
+                return None
             raise EntryError(key) from exc
         return Entry(key, _round_of(value, draft), [("", draft)], {key: value})
 
     def _draft_global(self, key: Key, value: Any) -> Draft:
         if type(value) in IMMUTABLE:
             return Draft(pickle.dumps(value, 5))
+        if type(value) in (list, dict) and (name := _name_in_sys(value)) is not None:
+            return self.draft({key: value}, by_value_classes.Call(getattr, sys, name))
         if type(value) is types.FunctionType and _is_simple(value):
             return self._draft_simple_function(key, value)
         return self.draft({key: value}, self.quieten(value))
@@ -424,6 +439,11 @@ def _round_of(value: Any, draft: Draft) -> int:
     return Round.VALUES if draft.holds_classes or draft.refs else Round.FREE
 
 
+def _name_in_sys(value: Any) -> str | None:
+    """Return what it is called in `sys`, if it is a part of the interpreter (`from sys import path`)."""
+    return next((name for name in _OF_THE_INTERPRETER if getattr(sys, name) is value), None)
+
+
 def _is_simple(function: types.FunctionType) -> bool:
     """Tell whether a function consists of immutable parts only, which its attributes' values show."""
     if function.__annotations__ or function.__closure__ or function.__dict__:
@@ -435,6 +455,8 @@ def _is_simple(function: types.FunctionType) -> bool:
 
 # Functions are compared and hashed by identity. What was drafted is compared by content, see `_draft_simple_function`.
 _drafts: weakref.WeakKeyDictionary[types.FunctionType, tuple[Any, Any, Draft]] = weakref.WeakKeyDictionary()
+
+_OF_THE_INTERPRETER = ("path", "modules", "meta_path", "path_hooks")
 
 _NEVER_SHARED = IMMUTABLE | {
     tuple,
