@@ -35,14 +35,14 @@ STUCK: dict[str, Any] = {
 @pytest.mark.parametrize("how", STUCK)
 def test_timeout_of_a_stuck_task(how: str, gate: Gate) -> None:
     with ForkPoolExecutor(1) as ex:
-        pid = ex.submit(tasks.pid).result()
+        pid = ex.submit(lambda: os.getpid()).result()  # by value, as the stuck ones: what that imports takes its time
         future = ex.options(timeout=SHORT_S, name="stuck").submit(STUCK[how], gate)
         error = future.exception()
         assert type(error) is TaskTimeoutError, repr(error)
         assert processes.has_ended(pid)
         assert (error.pid, error.slot, error.task_name) == (pid, 0, "stuck")
         assert error.seconds >= SHORT_S
-        assert error.may_have_run in ("maybe", "no")  # on a loaded machine its time may be up before it begins
+        assert error.may_have_run == "maybe" or not gate.was_told()  # on a loaded machine its time may be up before it begins
         assert error.pool_usable is True
         assert ex.submit(tasks.pid).result() != pid
 

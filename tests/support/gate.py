@@ -1,10 +1,11 @@
 """Gates and marks: how a task and a test tell each other facts without a clock.
 
-Runs in: tests and workers; imports os only. A worker inherits no fds of the host, so both go by path:
+Runs in: tests and workers; imports next to nothing. A worker inherits no fds of the host, so both go by path:
 a Gate is a pair of FIFOs, Marks is a file that is only appended to. Both pickle by their path.
 """
 
 import os
+import select
 from pathlib import Path
 
 RECORD_BYTES = 16
@@ -90,6 +91,10 @@ class Gate(GateInTask):
         record = os.read(self._inside_fd, RECORD_BYTES)
         assert len(record) == RECORD_BYTES
         return int(record)
+
+    def was_told(self) -> bool:
+        """Whether a task has said that it is inside, and `wait_inside` has not returned its pid yet."""
+        return bool(select.select([self._inside_fd], [], [], 0)[0])
 
     def release(self, count: int = 1) -> None:
         assert self._go_fd is not None
