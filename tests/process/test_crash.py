@@ -235,7 +235,13 @@ def test_all_workers_killed_at_once(gate: Gate, marks: Marks) -> None:
         assert {error.pid for error in errors} == set(pids)
         assert {error.slot for error in errors} == {0, 1, 2}
         assert {error.signal for error in errors} == {"SIGKILL"}
+        assert {error.may_have_run for error in errors} == {"maybe"}
         assert [future.result() for future in waiting] == [str(number) for number in range(9)]
+        again = [ex.submit(tasks.enter, gate, number) for number in range(3)]
+        refilled = {gate.wait_inside() for _ in again}
+        assert len(refilled - set(pids)) == 3
+        gate.open_for_all()
+        assert [future.result() for future in again] == [0, 1, 2]
     assert sorted(marks.words()) == [str(number) for number in range(9)]
 
 
