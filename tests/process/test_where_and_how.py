@@ -242,13 +242,20 @@ def test_fork_server(how: str, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("how", [*RAISED, *EXITS])
-def test_initializer(how: str) -> None:
+def test_initializer(how: str, gate: Gate) -> None:
+    """All calls that wait when it fails get the same."""
     do, args = HOWS[how]
-    with ForkPoolExecutor(1, initializer=do, initargs=args) as ex:
-        error = ex.submit(tasks.add, 1, 1).exception()
-        check_error(error, "initializer", how)
-        if how in RAISED:
-            assert type(error.__cause__) is RAISED[how]  # type: ignore[union-attr]
+    with ForkPoolExecutor(1, initializer=tasks.enter_then, initargs=(gate, do, *args)) as ex:
+        futures = [ex.submit(tasks.add, 1, 1)]
+        gate.wait_inside()
+        futures += [ex.submit(tasks.add, 1, 1) for _ in range(3)]
+        gate.open_for_all()
+        assert row_of("initializer", how).others == "the same"
+        for future in futures:
+            error = future.exception()
+            check_error(error, "initializer", how)
+            if how in RAISED:
+                assert type(error.__cause__) is RAISED[how]  # type: ignore[union-attr]
         check_pool(ex, 0, "initializer", how)
 
 
@@ -464,7 +471,8 @@ def test_exceptions_that_do_not_pickle_well() -> None:
         assert (type(holder), str(holder)) == (tasks.HoldsALock, "held")
         described = ex.submit(raise_one_that_cannot_be_made).exception()
         assert type(described) is RemoteError, repr(described)
-        assert "CannotBeMade" in str(described)
+        assert described.type_name.endswith("CannotBeMade")
+        assert f"{described.type_name}: 1" in str(described), "its name and its message"
         assert "in raise_one_that_cannot_be_made" in str(described.__cause__)
         assert ex.submit(tasks.pid).result() == pid
 
@@ -479,9 +487,22 @@ def raise_with_attribute() -> None:
     raise error
 
 
+class CannotBeUnpickled:
+    def __reduce__(self) -> Any:
+        return tasks.raise_new, (LookupError,)
+
+
+def raise_with_parts() -> None:
+    """Each of its parts but one stays behind, as an argument and as an attribute."""
+    error: Any = ValueError(threading.Lock(), CannotBeUnpickled(), "fine")
+    error.lock, error.thing, error.fine = threading.Lock(), CannotBeUnpickled(), "fine"
+    raise error
+
+
 def test_exceptions_that_hold_some_that_do_not_pickle_well() -> None:
     caught: list[BaseException] = []
     with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(tasks.pid).result()
         try:
             ex.submit(raise_group).result()
         except* tasks.TwoArguments as group:
@@ -492,6 +513,12 @@ def test_exceptions_that_hold_some_that_do_not_pickle_well() -> None:
         assert (type(two), str(two), type(value), value.args) == (tasks.TwoArguments, "1: one", ValueError, (3,))
         error: Any = ex.submit(raise_with_attribute).exception()
         assert (type(error), type(error.inner), error.inner.code) == (ValueError, tasks.TwoArguments, 2)
+        parts: Any = ex.submit(raise_with_parts).exception()
+        lock, thing, fine = parts.args
+        assert (type(parts), fine, parts.fine, hasattr(parts, "lock")) == (ValueError, "fine", "fine", False)
+        assert lock.startswith("<unlocked _thread.lock")
+        assert thing == parts.thing == f"<{__name__}.CannotBeUnpickled, which cannot be unpickled>"
+        assert ex.submit(tasks.pid).result() == pid
 
 
 class Falsy(Exception):
