@@ -235,8 +235,9 @@ def test_methods_of_a_future_interrupted_at_every_line(what: str, gate: Gate) ->
     with ForkPoolExecutor(1) as ex:
         blocker = ex.submit(tasks.enter, gate, "blocker")
         gate.wait_inside()
+        futures = {}
         for line in range(1, 500):
-            future = ex.submit(tasks.add, line, 1)
+            future = futures[line] = ex.submit(tasks.add, line, 1)
             _, where = interrupt(lambda: calls[what](future), line)  # noqa: B023
             if not where:
                 break
@@ -244,7 +245,11 @@ def test_methods_of_a_future_interrupted_at_every_line(what: str, gate: Gate) ->
             calls[what](future)
         gate.open_for_all()
         assert blocker.result() == "blocker"
-        assert wait([future], timeout=30).not_done == set()
+        assert wait(futures.values(), timeout=30).not_done == set()
+        if what in ("cancel", "kill"):
+            assert all(future.cancelled() for future in futures.values())
+        else:
+            assert {line: future.result() for line, future in futures.items()} == {line: line + 1 for line in futures}
         assert ex.submit(tasks.add, 1, 1).result() == 2
 
 
