@@ -7,6 +7,7 @@ wait()", "shutdown(wait=False) ... twice, from a callback, from two threads, in 
 import copy
 import gc
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -108,6 +109,8 @@ def test_cancelling_shutdown_tells_those_who_wait(gate: Gate, marks: Marks) -> N
     ]
     for waiter in waiters:
         waiter.start()
+    while not all(is_waiting(waiter) for waiter in waiters):
+        os.sched_yield()
     ex.shutdown(wait=False, cancel_futures=True)
     for waiter in waiters:
         waiter.join()
@@ -120,6 +123,12 @@ def test_cancelling_shutdown_tells_those_who_wait(gate: Gate, marks: Marks) -> N
     assert running.result() == "ran"
     ex.shutdown()
     assert marks.words() == []
+
+
+def is_waiting(thread: threading.Thread) -> bool:
+    """Whether it stands in a wait for something of `threading`."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_filename == threading.__file__ and frame.f_code.co_name == "wait"
 
 
 def _error_of(future: Any) -> Any:
