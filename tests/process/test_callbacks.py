@@ -201,7 +201,8 @@ def test_unpickling_that_blocks_delays_its_callers_only(hook: Any) -> None:
         return "unblocked"
 
     hook(block)
-    with ForkPoolExecutor(2) as ex:
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(tasks.pid).result()
         future = ex.submit(hooked_result)
         found: list[Any] = []
         readers = [threading.Thread(target=lambda: found.append(future.result())) for _ in range(3)]
@@ -209,7 +210,9 @@ def test_unpickling_that_blocks_delays_its_callers_only(hook: Any) -> None:
             reader.start()
         inside.wait()
         assert [ex.submit(tasks.add, n, n).result() for n in range(10)] == [2 * n for n in range(10)]
+        assert ex.submit(tasks.pid).result() == pid
         assert type(ex.options(timeout=0.1).submit(tasks.busy_in_python).exception()) is TaskTimeoutError
+        assert len(found) == 0
         go_on.set()
         for reader in readers:
             reader.join()
