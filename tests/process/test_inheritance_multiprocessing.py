@@ -245,21 +245,32 @@ def test_primitives_as_arguments(start: Start, context: str) -> None:
     program = start(
         PRIMITIVES.format(context=context)
         + """
-def use(lock, event, queue):
-    with lock:
+def use(lock, event, queues, value, array, semaphore, condition, barrier):
+    with lock, semaphore:
         event.set()
-    queue.put("said")
+    for queue in queues:
+        queue.put("said")
+    with value.get_lock():
+        value.value += 1
+    array[1] += 2
+    with condition:
+        condition.notify_all()
+    barrier.wait()
 
-lock, event, queue = context.Lock(), context.Event(), context.SimpleQueue()
+event, queues = context.Event(), [context.SimpleQueue(), context.Queue()]
+value, array = context.Value("i", 0), context.Array("i", 3)
+primitives = [context.Lock(), event, queues, value, array, context.Semaphore(1), context.Condition(), context.Barrier(1)]
 with ForkPoolExecutor(1) as ex:
-    ex.submit(use, lock, event, queue).result()
-    ex.submit(use, lock, event, queue).result()
+    ex.submit(use, *primitives).result()
+    ex.submit(use, *primitives).result()
 mark("event", event.is_set())
-mark("queue", [queue.get(), queue.get()])
+mark("queues", [queue.get() for queue in queues for _ in range(2)])
+mark("values", (value.value, array[:]))
 """
     ).finish()
     assert program.value("event") == "True"
-    assert program.value("queue") == str(["said"] * 2)
+    assert program.value("queues") == str(["said"] * 4)
+    assert program.value("values") == "(2, [0, 4, 0])"
     assert program.errors == ""
 
 
@@ -290,7 +301,7 @@ with ForkPoolExecutor(2) as ex:
     assert program.errors == ""
 
 
-@pytest.mark.parametrize("name", ["Lock", "Event", "Queue", "Semaphore"])
+@pytest.mark.parametrize("name", ["Lock", "Event", "Queue", "Semaphore", "Condition"])
 def test_primitives_of_a_fork_context_get_an_error_with_the_remedy(start: Start, name: str) -> None:
     program = start(
         PRIMITIVES.format(context="fork")
@@ -300,9 +311,16 @@ with ForkPoolExecutor(1) as ex:
         ex.submit(len, [context.{name}()]).result()
     except SerializationError as error:
         mark("error", str(error).replace(chr(10), " "))
+with ForkPoolExecutor(1, initializer=len, initargs=([context.{name}()],)) as ex:
+    try:
+        ex.submit(abs, -1).result()
+    except SerializationError as error:
+        mark("error", str(error).replace(chr(10), " "))
 """
     ).finish()
-    assert "get_context(" in program.value("error")
+    errors = program.all("error")
+    assert len(errors) == 2
+    assert all(f'multiprocessing.get_context("spawn").{name}()' in error for error in errors)
 
 
 def test_what_spawned_processes_pickle_of_the_program(start: Start) -> None:

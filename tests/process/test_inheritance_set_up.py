@@ -173,6 +173,31 @@ def test_levels_of_loggers_and_a_handler_for_stderr(start: Start) -> None:
     ]
 
 
+def test_a_handler_for_stdout_and_none_for_a_file_or_of_another_logger(start: Start) -> None:
+    program = start("""
+        import logging
+        to_stdout = logging.StreamHandler(sys.stdout)
+        to_stdout.setFormatter(logging.Formatter("MARK {levelname} {processName} {message}", style="{"))
+        to_stdout.setLevel(logging.WARNING)
+        root, other = logging.getLogger(), logging.getLogger("other")
+        root.handlers[:] = [to_stdout, logging.FileHandler("log")]
+        other.addHandler(logging.StreamHandler())
+        from forkpool import ForkPoolExecutor
+        def task():
+            import logging
+            logging.getLogger("other").warning("said")
+            logging.getLogger("other").info("too low for the handler")
+            return len(logging.getLogger().handlers), len(logging.getLogger("other").handlers)
+        with ForkPoolExecutor(1) as ex:
+            mark("handlers", ex.submit(task).result())
+        mark("log", repr(open("log").read()))
+        """).finish()
+    assert program.value("handlers") == "(1, 0)"
+    assert program.value("WARNING") == "ForkPoolWorker-0 said"
+    assert program.value("log") == "''"
+    assert program.errors == ""
+
+
 def test_without_logging_in_the_host_there_is_no_handler(start: Start) -> None:
     host, worker = both_tell(start, "(logging.getLogger().handlers, logging.getLogger().level)")
     assert worker == host

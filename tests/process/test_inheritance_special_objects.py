@@ -193,6 +193,23 @@ def test_special_objects_of_main(start: Start, name: str) -> None:
     assert "ok" in uses.values()
 
 
+def test_lambdas_and_closures(start: Start) -> None:
+    program = start(
+        TRY
+        + """
+def adds(number):
+    def add(other):
+        return number + other
+    return add
+attempt("callable", lambda: run(lambda: 3) == 3 and run(adds(1), 2) == 3)
+attempt("argument", lambda: run(lambda f, g: f(g(1)), lambda n: n * 10, adds(2)) == 30)
+attempt("result", lambda: run(lambda: lambda n: n + 1)(2) == 3 and run(adds, 3)(4) == 7)
+ex.shutdown()
+"""
+    ).finish()
+    assert {program.value(use) for use in ("callable", "argument", "result")} == {"ok"}
+
+
 def test_a_local_class_of_a_function(start: Start) -> None:
     program = start(
         TRY
@@ -204,8 +221,9 @@ def make():
     return Local
 Local = make()
 attempt("callable", lambda: run(Local).value == 3)
+attempt("argument", lambda: run(lambda cls, one: isinstance(one, cls) and one.value == 3, Local, Local()))
 attempt("result", lambda: isinstance(run(lambda: Local()), Local))
 ex.shutdown()
 """
     ).finish()
-    assert (program.value("callable"), program.value("result")) == ("ok", "ok")
+    assert {program.value(use) for use in ("callable", "argument", "result")} == {"ok"}
