@@ -31,7 +31,7 @@ from forkpool import (
 )
 from tests.support import processes, tasks
 from tests.support.failure_table import Row, row
-from tests.support.gate import Gate
+from tests.support.gate import Gate, Marks
 
 RAISED: dict[str, type[BaseException]] = {
     "raise": ValueError,
@@ -146,6 +146,17 @@ def test_in_the_worker(where: str, how: str, gate: Gate) -> None:
         assert beside.result() == "untouched"
 
 
+@pytest.mark.parametrize("how", [*RAISED, *EXITS])
+def test_a_call_whose_argument_fails_in_the_worker_never_begins(how: str, marks: Marks) -> None:
+    do, args = HOWS[how]
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(tasks.mark_then, marks, "began", tasks.identity, tasks.DoesWhileUnpickled(do, *args))
+        check_error(future.exception(), "unpickle call", how)
+        assert ex.submit(tasks.leave_mark, marks, "next").result() == "next"
+    assert row_of("unpickle call", how).may_have_run == "no"
+    assert marks.words() == ["next"]
+
+
 def check_facts(error: BaseException, pid: int, how: str) -> None:
     if isinstance(error, WorkerCrashedError):
         assert (error.pid, error.slot, error.exitcode) == (pid, 1, EXITS[how])
@@ -250,7 +261,7 @@ def test_initializer(how: str, gate: Gate) -> None:
         gate.wait_inside()
         futures += [ex.submit(tasks.add, 1, 1) for _ in range(3)]
         gate.open_for_all()
-        assert row_of("initializer", how).others == "the same"
+        assert row_of("initializer", how).others.startswith("the same")
         for future in futures:
             error = future.exception()
             check_error(error, "initializer", how)
@@ -405,6 +416,27 @@ def test_initializer_that_fails_in_a_later_worker(tmp_path: Any) -> None:
         assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
         error = ex.submit(tasks.add, 1, 1).exception()
         assert type(error) is InitializerError, repr(error)
+
+
+def fail_if_marked(marks: Marks) -> None:
+    if marks.words():
+        raise LookupError("the second worker")
+    marks.add("first")
+
+
+def test_initializer_that_fails_beside_a_call_that_runs(gate: Gate, marks: Marks) -> None:
+    promised = row("the initializer raises").others
+    with ForkPoolExecutor(2, initializer=fail_if_marked, initargs=(marks,)) as ex:
+        running = ex.submit(tasks.enter, gate, "ran")
+        gate.wait_inside()
+        waiting = [ex.submit(tasks.leave_mark, marks, "waited") for _ in range(5)]
+        assert promised.startswith("the same")
+        assert {type(future.exception()) for future in waiting} == {InitializerError}
+        assert "what runs goes on" in promised
+        assert not running.done()
+        gate.open_for_all()
+        assert running.result() == "ran"
+    assert marks.words() == ["first"]
 
 
 class CannotBeMade(Exception):
