@@ -220,6 +220,7 @@ def test_stopping_all_workers(method: str, gate: Gate, marks: Marks) -> None:
         processes.wait_exit(pid)
     assert [type(future.exception()) for future in running] == [WorkerCrashedError] * 2
     assert {future.exception().pid for future in running} == set(pids)
+    assert {(future.exception().may_have_run, future.exception().pool_usable) for future in running} == {("maybe", False)}
     assert wait(queued).not_done == set()
     assert [future.cancelled() for future in queued] == [True] * 5
     with pytest.raises(RuntimeError):

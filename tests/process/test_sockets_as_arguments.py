@@ -335,6 +335,25 @@ def test_in_a_shortage_of_descriptors_one_call_fails(pair: Pair, gate: Gate) -> 
         assert ours.recv(9) == b".."
 
 
+def test_in_a_shortage_of_descriptors_at_submit_the_call_fails(pair: Pair, gate: Gate) -> None:
+    ours, theirs = pair
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(say, theirs).result()
+        other = ex.submit(GateInTask.enter, gate)
+        gate.wait_inside()
+        with descriptors_left(0):
+            failing = ex.submit(say, theirs)
+            error = failing.exception(timeout=0)
+        assert type(error) is SerializationError
+        assert error.may_have_run == "no"
+        assert os.strerror(errno.EMFILE) in str(error)
+        assert not other.done()
+        gate.release()
+        assert other.result() is None
+        assert ex.submit(say, theirs).result() == pid
+        assert ours.recv(9) == b".."
+
+
 def test_a_worker_without_descriptors(pair: Pair) -> None:
     ours, theirs = pair
     with ForkPoolExecutor(1) as ex:
