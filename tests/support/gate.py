@@ -1,11 +1,10 @@
 """Gates and marks: how a task and a test tell each other facts without a clock.
 
-Runs in: tests and workers; imports next to nothing. A worker inherits no fds of the host, so both go by path:
+Runs in: tests and workers; imports os only. A worker inherits no fds of the host, so both go by path:
 a Gate is a pair of FIFOs, Marks is a file that is only appended to. Both pickle by their path.
 """
 
 import os
-import select
 from pathlib import Path
 
 RECORD_BYTES = 16
@@ -94,6 +93,8 @@ class Gate(GateInTask):
 
     def was_told(self) -> bool:
         """Whether a task has said that it is inside, and `wait_inside` has not returned its pid yet."""
+        import select
+
         return bool(select.select([self._inside_fd], [], [], 0)[0])
 
     def release(self, count: int = 1) -> None:
