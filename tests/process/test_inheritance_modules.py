@@ -256,3 +256,25 @@ def test_a_worker_is_light(start: Start) -> None:
             mark("there", sorted(heavy & ex.submit(lambda: set(__import__("sys").modules)).result()))
         """).finish()
     assert program.value("there") == "[]"
+
+
+def test_what_the_program_imported_by_name_is_the_modules_own(start: Start) -> None:
+    program = start("""
+        import sys
+        from pathlib import Path
+        lines = "cache = {}", "def put(key): cache[key] = 1", "def get(key): return cache.get(key)", ""
+        Path("helpers.py").write_text("\\n".join(lines))
+        sys.path.insert(0, "")
+        from helpers import cache, get, put
+        from forkpool import ForkPoolExecutor
+        def task():
+            put("a")
+            return sorted(cache), get("ours")
+        cache["ours"] = 5
+        with ForkPoolExecutor(1, max_tasks_per_child=2) as ex:
+            for _ in range(3):
+                mark("seen", ex.submit(task).result())
+        mark("host", cache)
+        """).finish()
+    assert program.all("seen") == ["(['a', 'ours'], 5)"] * 3
+    assert program.value("host") == "{'ours': 5}"

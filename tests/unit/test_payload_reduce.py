@@ -93,7 +93,7 @@ def library_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]
     with pytest.MonkeyPatch.context() as patch, Worker(CallEncoder(), path=[str(folder)]) as worker:
         patch.syspath_prepend(folder)
         yield worker
-        patch.delitem(sys.modules, "library")
+    sys.modules.pop("library", None)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from forkpool._shared import by_value_classes, rebuild, tracking
+from forkpool._shared import by_value_classes, held_by_modules, rebuild, tracking
 from forkpool._shared.by_value import (
     ByValuePickler,
     PreloadedStandardPickler,
@@ -306,11 +306,18 @@ class Session:
     def _draft_global(self, key: Key, value: Any) -> Draft:
         if type(value) in IMMUTABLE:
             return Draft(pickle.dumps(value, 5))
-        if type(value) in (list, dict) and (name := _name_in_sys(value)) is not None:
-            return self.draft({key: value}, by_value_classes.Call(getattr, sys, name))
+        if type(value) in held_by_modules.CONTAINERS and (means := self._way_to_held(value, key[2])) is not None:
+            return self.draft({key: value}, means)
         if type(value) is types.FunctionType and _is_simple(value):
             return self._draft_simple_function(key, value)
         return self.draft({key: value}, self.quieten(value))
+
+    def _way_to_held(self, container: Any, name: str) -> by_value_classes.Call | None:
+        """Return what makes the container that a module holds, which has to be that one in the worker too."""
+        if (name_in_sys := _name_in_sys(container)) is not None:
+            return by_value_classes.Call(getattr, sys, name_in_sys)
+        place = held_by_modules.place_of(container, name)
+        return None if place is None else by_value_classes.Call(held_by_modules.fill, *place, self.quieten(container))
 
     def _draft_simple_function(self, key: Key, function: types.FunctionType) -> Draft:
         """Reuse the last draft of a function when all that it was made of is as it was (most calls: 20 µs saved)."""
@@ -397,6 +404,9 @@ class ResultSession(Session):
 
     def _need_names_of(self, cls: Any) -> None:
         pass
+
+    def _way_to_held(self, container: Any, name: str) -> None:
+        """What the program's modules hold is the program's."""
 
     def _tell_gone(self, space: str, namespace: dict[str, Any], names: tuple[str, ...]) -> None:
         pass

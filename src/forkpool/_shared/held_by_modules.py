@@ -1,0 +1,80 @@
+"""Find the importable module that holds the very dict, list or set that a global is (`from helpers import cache`).
+
+Runs in: host, while a call is pickled, and worker, where it is made. It only reads namespaces; it imports nothing in the host.
+Hard part: the program and the functions of that module read and write one object, and have to in a worker. A copy would
+make two of it, a mere name would lose what the program has put into it. So both travel: the name, and the content for it.
+Tests: tests/unit/test_payload_held_by_modules.py
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import sys
+import sysconfig
+import types
+from typing import Any
+
+from forkpool._shared.importable import is_importable
+
+CONTAINERS = (dict, list, set)
+Place = tuple[str, str]  # module and name
+
+
+class _Seen:
+    """What was found in the modules that there were. Looking through a thousand takes some 10 ms; most programs do it once.
+
+    A module that is reloaded makes its containers anew, which nothing tells of. So in the program's own modules a container is
+    also looked for by its name.
+    """
+
+    def __init__(self, modules: dict[str, types.ModuleType]) -> None:
+        self.count = len(modules)
+        self.own: list[str] = []
+        self.places: dict[int, list[Place]] = {}  # by the id of what is there, or was: to be looked at
+        for module_name, module in modules.items():
+            namespace = _namespace(module)
+            if "__file__" in namespace and not str(namespace["__file__"]).startswith(_LIBRARIES):
+                self.own.append(module_name)
+            for name, value in list(namespace.items()):
+                if type(value) in CONTAINERS and not name.startswith("__"):
+                    self.places.setdefault(id(value), []).append((module_name, name))
+
+
+_LIBRARIES = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_seen = _Seen({})  # replaced in one step, for any thread may read it
+
+
+def place_of(container: Any, name: str) -> Place | None:
+    """Return an importable module that holds a container, and the name there.
+
+    Args:
+        name: Of the global that it is in the program.
+    """
+    global _seen
+    seen = _seen
+    if seen.count != len(sys.modules):
+        seen = _seen = _Seen(dict(sys.modules))
+    for module_name, its_name in itertools.chain(seen.places.get(id(container), ()), ((own, name) for own in seen.own)):
+        if _namespace(sys.modules.get(module_name)).get(its_name) is container and is_importable(module_name):
+            return module_name, its_name
+    return None
+
+
+def _namespace(module: Any) -> dict[str, Any]:
+    """Asked past `__getattribute__`, with which a module that is loaded when first used would be loaded."""
+    return object.__getattribute__(module, "__dict__") if issubclass(type(module), types.ModuleType) else {}
+
+
+def fill(module_name: str, name: str, content: Any) -> Any:
+    """Return the container that a module holds, with this content; the content if the module holds no such thing here."""
+    held: Any = vars(importlib.import_module(module_name)).get(name)
+    if type(held) is not type(content):
+        return content
+    held.clear()
+    if isinstance(held, list):
+        held.extend(content)
+    else:
+        held.update(content)
+    return held

@@ -1,0 +1,122 @@
+"""Dicts, lists and sets that the program imported from a module by name: one object with the module's, in a worker too."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from forkpool._shared import held_by_modules
+from forkpool._shared.payload import CallEncoder
+from tests.unit.conftest import Notebook
+from tests.unit.worker_process import Worker
+
+MODULE = """
+settings, done, seen = {"from": "module"}, [], {"module"}
+
+def put(key):
+    settings[key] = True
+    done.append(key)
+    seen.add(key)
+
+def look():
+    return sorted(settings), done, sorted(seen)
+"""
+
+PROGRAM = """
+    import holder
+    from holder import done as finished, look, put, seen, settings
+    def task(key):
+        put(key)
+        return sorted(settings), finished, sorted(seen)
+    def are_one():
+        return settings is holder.settings, finished is holder.done, seen is holder.seen
+    def both(): return (sorted(settings), finished, sorted(seen)), look()
+    def returns(): return lambda: settings
+"""
+
+
+@pytest.fixture
+def holder_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A module and a worker for one test: what the test puts into the module is gone with it."""
+    folder = tmp_path_factory.getbasetemp() / "holder"  # the same for all: which file a module has is looked at once
+    folder.mkdir(exist_ok=True)
+    (folder / "holder.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch, Worker(CallEncoder(), path=[str(folder)]) as worker:
+        patch.syspath_prepend(folder)
+        patch.setattr(held_by_modules, "_seen", held_by_modules._Seen({}))
+        yield worker
+    sys.modules.pop("holder", None)
+
+
+@pytest.fixture
+def program(notebook: Notebook, holder_worker: Worker) -> Notebook:
+    return notebook.cell(PROGRAM)
+
+
+def test_what_the_modules_functions_put_in_is_seen_by_the_programs(program: Notebook, holder_worker: Worker) -> None:
+    assert holder_worker.call(program.task, "a") == (["a", "from"], ["a"], ["a", "module"])
+    assert holder_worker.call(program.task, "b") == (["a", "b", "from"], ["a", "b"], ["a", "b", "module"])
+    assert holder_worker.call(program.are_one) == (True, True, True)
+    assert program.holder.settings == {"from": "module"}
+
+
+def test_what_the_program_put_in_is_seen_by_the_modules_functions(program: Notebook, holder_worker: Worker) -> None:
+    program.settings["more"] = True
+    program.finished.append("done")
+    program.seen.discard("module")
+    expected = (["from", "more"], ["done"], [])
+    assert holder_worker.call(program.both) == (expected, expected)
+    del program.settings["from"]
+    program.finished.insert(0, "first")
+    program.seen.add(1)
+    expected = (["more"], ["first", "done"], [1])
+    assert holder_worker.call(program.both) == (expected, expected)
+    assert holder_worker.call(program.are_one) == (True, True, True)
+
+
+def test_a_result_leaves_the_hosts_modules_alone(program: Notebook, holder_worker: Worker) -> None:
+    holder_worker.call(program.task, "a")
+    returned = holder_worker.call(program.returns)
+    assert returned() is program.settings
+    assert program.settings == program.holder.settings == {"from": "module"}
+
+
+def test_what_the_module_does_not_hold_any_more_is_the_programs_alone(program: Notebook, holder_worker: Worker) -> None:
+    assert holder_worker.call(program.are_one) == (True, True, True)
+    program.holder.settings = {"another": 1}
+    assert holder_worker.call(program.are_one) == (False, True, True)
+    assert holder_worker.call(program.both)[0] == (["from"], [], ["module"])
+
+
+def test_a_module_that_changed_its_mind_about_the_kind_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+
+    for held in ("a string", [1]):
+        monkeypatch.setattr(json, "kept", held, raising=False)
+        content: dict[str, Any] = {"a": 1}
+        assert held_by_modules.fill("json", "kept", content) is content
+        assert json.kept == held  # type: ignore[attr-defined]
+    assert held_by_modules.fill("json", "missing", content) is content
+
+
+def test_what_is_imported_later_is_found(program: Notebook) -> None:
+    assert held_by_modules.place_of(program.settings, "settings") == ("holder", "settings")
+    assert held_by_modules.place_of({}, "settings") is None
+    sys.modules["made_for_tests"] = type(sys)("made_for_tests")
+    try:
+        assert held_by_modules.place_of(program.finished, "finished") == ("holder", "done")
+    finally:
+        del sys.modules["made_for_tests"]
+
+
+def test_what_a_reloaded_module_made_anew_is_found(program: Notebook, holder_worker: Worker) -> None:
+    assert holder_worker.call(program.are_one) == (True, True, True)
+    importlib.reload(program.holder)
+    program.cell("from holder import look, put, seen, settings")
+    program.settings["reloaded"] = True
+    assert holder_worker.call(program.are_one) == (True, False, True)
+    assert holder_worker.call(program.both)[1] == (["from", "reloaded"], [], ["module"])
