@@ -54,6 +54,44 @@ def test_set_up_at_the_top_is_seen_by_tasks(start: Start) -> None:
     assert program.value("main") == "True"
 
 
+def test_the_error_of_a_call_without_it_names_it_and_it_helps(start: Start) -> None:
+    program = start("""
+        import threading
+        from http.cookiejar import CookieJar
+        from forkpool import ForkPoolExecutor
+
+        lock = threading.Lock()
+        jar = CookieJar()
+
+        class Runner:
+            def other(self):
+                with lock:
+                    return len(jar)
+
+            def step(self):
+                return self.other()
+
+        def look():
+            return len(jar)
+
+        if __name__ == "__main__":
+            with ForkPoolExecutor(1) as ex:
+                mark("step", ex.submit(Runner().step).exception())
+                mark("look", ex.submit(look).exception())
+            with ForkPoolExecutor(1, preload=("__main__",)) as ex:
+                mark("helps", [ex.submit(Runner().step).result(), ex.submit(look).result()])
+        """).finish()
+    assert program.value("step").startswith(
+        "cannot send `Runner.step` to a worker: global 'lock' used by `Runner.other` is a lock"
+    )
+    assert program.value("look").startswith(
+        "cannot send `look` to a worker: global 'jar' used by `look`: `CookieJar._cookies_lock`"
+    )
+    for name in ("step", "look"):
+        assert program.value(name).endswith(', or give each worker its own with preload=("__main__",) and a guard')
+    assert program.value("helps") == "[0, 0]"
+
+
 def test_what_runs_is_what_the_host_held_at_submit(start: Start) -> None:
     """What the host changed after the top of the program counts, as without preload; what it did not change is left alone."""
     program = start("""

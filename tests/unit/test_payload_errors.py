@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import copyreg
 import functools
 import multiprocessing
 import queue
 import socket
 import sqlite3
 import ssl
+import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +269,223 @@ def test_an_attribute_of_a_class_is_named_whatever_leads_there(notebook: Noteboo
     assert refuse(notebook.give, notebook.Looks()).part == "global 'what' used by `Looks.cached`"
 
 
+OF_MAIN = """
+import contextvars, io, threading
+from http.cookiejar import CookieJar
+from pathlib import Path
+lock, jar, variable, file = threading.Lock(), CookieJar(), contextvars.ContextVar("variable"), Path("/dev/null").open()
+class Holder: held = lock
+class Service:
+    def __init__(self): self.lock = lock
+class Refuses:
+    def __reduce__(self): raise ValueError("no way")
+service, refuses = Service(), [Refuses()]
+def use_service(): return service
+def use_refuses(): return refuses
+def give(value): return value
+def use_lock(): return lock
+def use_jar(): return jar
+def use_variable(): return variable
+def use_holder(): return Holder
+def use_file(): return file
+"""
+PRELOAD = ', or give each worker its own with preload=("__main__",) and a guard'
+
+
+def test_what_preloading_the_program_cures(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Notebook("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main.module)
+    main.cell(OF_MAIN)
+    cured = [main.use_lock, main.use_jar, main.use_variable, main.use_holder, main.use_service, main.use_refuses]
+    assert not any("preload" in str(refuse(use)) for use in cured)  # no file that could run again
+    main.module.__file__ = __file__
+    assert [str(refuse(use)).endswith(PRELOAD) for use in cured] == [True] * len(cured)
+    assert "preload" not in str(refuse(main.use_file)) + str(refuse(main.give, main.lock)) + str(refuse(main.give, main.jar))
+    assert "preload" not in str(refuse(main.give, main.service)) + str(refuse(main.give, main.refuses))
+    with pytest.raises(PayloadError) as info:
+        ResultEncoder().encode_value(main.Holder())
+    assert "preload" not in str(info.value)
+    encoder = CallEncoder(preloads_main=True)
+    for use in cured:
+        encoder.encode(use, (), {})
+    main.file.close()
+
+
+DROPS = """
+import threading
+lock = threading.Lock()
+class Runner:
+    def __init__(self, **held): vars(self).update(held)
+    def __getstate__(self): return {"n": 1}
+    def other(self):
+        with lock: pass
+    def step(self): pass
+class Slotted:
+    __slots__ = ("held", "__dict__")
+    def __getstate__(self): return {"n": 1}, {"given": self.held}
+class Listed(Runner):
+    def __getstate__(self): return [self.held]
+class Deep(Runner):
+    def __getstate__(self):
+        import copy
+        return copy.deepcopy(vars(self))
+class Reduced(Runner):
+    def __reduce__(self): return make, (1, self.held)
+class Failing(Runner):
+    def __reduce__(self): raise ValueError("no way")
+class Registered(Runner): pass
+def make(*args): pass
+def make_locked(*args): return lock
+class Locked(Runner):
+    def __reduce__(self): return make_locked, ()
+class Given(Runner): pass
+class Set(Runner): pass
+def set_locked(it, state): return lock
+class Error(Exception):
+    def __init__(self, held): super().__init__("a"); self.held, self.args = held, ("a", held)
+    def __reduce__(self): return make, ("a",), {"given": self.held}
+def give(value): pass
+"""
+
+
+def test_what_getstate_drops_is_not_to_blame(notebook: Notebook) -> None:
+    notebook.cell(DROPS)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        error = refuse(notebook.Runner(ex=executor).step)
+    assert (error.part, str(error)) == (
+        "global 'lock' used by `Runner.other`",
+        f"cannot send `Runner.step` to a worker: global 'lock' used by `Runner.other` {LOCK} {INSTEAD}, {USE_SPAWN}",
+    )
+
+
+def test_what_a_class_says_of_its_instances_is_looked_through(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook.cell(DROPS)
+    del notebook.module.Runner.other
+    make, set_locked = notebook.make, notebook.set_locked
+    reducers = {
+        "Registered": lambda it: (make, ([1, it.held],)),
+        "Given": lambda it: (make, (it.held,)),
+        "Set": lambda it: (make, (), 1, None, None, set_locked),
+    }
+    for name, reducer in reducers.items():
+        monkeypatch.setitem(copyreg.dispatch_table, getattr(notebook, name), reducer)
+    slotted = notebook.Slotted()
+    slotted.held, slotted.unsent = threading.Lock(), threading.Lock()
+    assert refuse(notebook.give, slotted).part == "Slotted.given"
+    parts = {
+        "Listed": "Listed.__getstate__()[0]",
+        "Deep": "Deep.held",
+        "Reduced": "Reduced.__reduce__()[1][1]",
+        "Registered": "argument 1[1]",
+        "Given": "a part of argument 1",
+        "Locked": "global 'lock' used by `make_locked`",
+        "Set": "global 'lock'",
+        "Error": "Error.given",
+    }
+    told = {name: refuse(notebook.give, getattr(notebook, name)(held=threading.Lock())).part for name in parts}
+    assert told == parts
+    assert str(refuse(notebook.give, notebook.Failing(held=threading.Lock()))).endswith(
+        "it (a notebook_for_tests.Failing) cannot be pickled: ValueError: no way"
+    )
+    assert str(refuse(notebook.give, notebook.Reduced(held=threading.Lock()))).endswith(f"[1][1]` {LOCK_WAY_OUT}")
+    made = types.MethodType(notebook.make_locked, 1)
+    assert refuse(made).part == "global 'lock' used by `make_locked`"
+
+
+OF_A_LIBRARY = """
+import types
+from http.cookiejar import CookieJar
+jar = CookieJar()
+held = {"a": [jar]}
+class Holder:
+    def __init__(self): self.own = jar
+    def run(self): pass
+def use(): return jar
+def use_held(): return held
+def use_holder(): return Holder
+def give(value): return value
+def closes(jar): return lambda: jar
+"""
+
+
+FRAMEWORK = """
+import threading, weakref
+lock = threading.Lock()
+class App:
+    def __init__(self):
+        own = weakref.ref(self)
+        self.views = {"static": lambda: (own, lock)}
+"""
+
+
+def test_what_a_library_holds_is_called_what_the_program_calls_it(notebook: Notebook) -> None:
+    notebook.cell(OF_A_LIBRARY)
+    jar, holder = notebook.jar, notebook.Holder()
+    lock = "is a lock (_thread.RLock), which only works inside one process;"
+    of_global = f"{lock} {INSTEAD.replace('it', 'the global', 1)}"
+    in_task = f"{lock} make the `CookieJar` inside the task, or in an initializer that stores it in a global"
+    of_holder = f"{lock} drop `Holder.own` in `__getstate__`, or make it inside the task"
+    inside = "`CookieJar._cookies_lock`"
+    first, inner = "argument 1 of `give`", "closes.<locals>.<lambda>"
+    told = [
+        ((notebook.use,), f"`use` to a worker: global 'jar' used by `use`: {inside} {of_global}"),
+        ((notebook.use_held,), f"`use_held` to a worker: global 'held' used by `use_held`['a'][0]: {inside} {of_global}"),
+        ((notebook.give, jar), f"{first} to a worker: {inside} {in_task}"),
+        ((notebook.give, [jar]), f"{first} to a worker: argument 1[0]: {inside} {in_task}"),
+        ((notebook.give, holder), f"{first} to a worker: `Holder.own._cookies_lock` {of_holder}"),
+        ((holder.run,), f"`Holder.run` to a worker: `Holder.own._cookies_lock` {of_holder}"),
+        ((jar.clear,), f"`CookieJar.clear` to a worker: {inside} {in_task}"),
+        ((notebook.closes(jar),), f"`{inner}` to a worker: closure variable 'jar' of `{inner}`: {inside} {in_task}"),
+        (
+            (functools.partial(notebook.give, jar),),
+            f"`give` to a worker: argument 1 of the partial: {inside} {in_task}",
+        ),
+        (
+            (notebook.give, types.SimpleNamespace(jar=jar)),
+            f"{first} to a worker: `SimpleNamespace.jar._cookies_lock` {in_task}",
+        ),
+    ]
+    assert [str(refuse(*call)) for call, _ in told] == [f"cannot send {said}" for _, said in told]
+    assert refuse(notebook.use).part == "CookieJar._cookies_lock"
+    notebook.Holder.jar = jar
+    assert str(refuse(notebook.use_holder)) == (
+        "cannot send `use_holder` to a worker: global 'Holder' used by `use_holder`: `Holder.jar._cookies_lock` "
+        f"{lock} {INSTEAD.replace('it', '`Holder.jar`', 1)}"
+    )
+    with pytest.raises(PayloadError) as info:
+        ResultEncoder().encode_value([jar])
+    assert str(info.value) == (
+        f"the task is done, but its result cannot be sent back: result[0]: {inside} {lock} "
+        "return data instead of the `CookieJar`"
+    )
+
+
+def test_a_closure_of_a_library_is_called_what_the_program_calls_it(
+    notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "site-packages"
+    library.mkdir()
+    (library / "framework.py").write_text(FRAMEWORK)
+    monkeypatch.syspath_prepend(library)
+    notebook.cell("import framework\napp = framework.App()\ndef use(): return app.n")
+    reference = "(a weakref.ReferenceType) cannot be pickled: TypeError: cannot pickle 'weakref.ReferenceType' object"
+    assert str(refuse(notebook.use)) == (
+        "cannot send `use` to a worker: global 'app' used by `use`: closure variable 'own' of `App.__init__.<locals>.<lambda>` "
+        f"{reference}; {INSTEAD.replace('it', 'the global', 1)}"
+    )
+    del sys.modules["framework"]
+
+
+def test_a_module_by_value_is_asked_for_what_the_code_uses(notebook: Notebook, plugin: Notebook) -> None:
+    plugin.cell("import threading\nunused, used = threading.Lock(), threading.RLock()")
+    notebook.module.__dict__["plugin"] = plugin.module
+    notebook.cell("def use(): return plugin.used")
+    assert str(refuse(notebook.use)) == (
+        "cannot send `use` to a worker: global 'plugin' used by `use`: `plugin_for_tests.used` is a lock (_thread.RLock), "
+        f"which only works inside one process; {INSTEAD}, {USE_SPAWN.replace('Lock', 'RLock')}"
+    )
+
+
 def test_an_attribute_of_an_abstract_class_is_named(notebook: Notebook) -> None:
     notebook.module.__dict__.update(what=threading.Lock())
     notebook.cell("import abc\nclass Shape(abc.ABC): held = what\nclass Round(Shape):\n  def area(self): return Round")
@@ -374,7 +594,9 @@ def test_structures_of_the_program_belong_into_a_module(notebook: Notebook) -> N
         assert str(refuse(give, cls())) == f"cannot send argument 1 of `give` to a worker: `{name}` {is_one}; {way_out}"
         with pytest.raises(PayloadError) as info:
             ResultEncoder().encode_value([cls()])
-        assert str(info.value) == (f"the task is done, but its result cannot be sent back: `{name}` {is_one}; {way_out}")
+        assert str(info.value) == (
+            f"the task is done, but its result cannot be sent back: result[0]: `{name}` {is_one}; {way_out}"
+        )
 
 
 def test_what_a_weak_dictionary_holds_is_named(notebook: Notebook) -> None:

@@ -4,7 +4,7 @@ Runs in: host (the thread that submits) and worker (results), after pickling fai
 Must not call code of the user's that may fail: a class may lie about itself (`__class__`, `__getattr__`), so kinds are told by
 the real type.
 Hard part: the way out depends on where the object is. What an attribute's owner can leave out of its state, a global cannot:
-that is made elsewhere instead.
+that is made elsewhere instead. And nobody edits a library: of what its objects hold, what the program calls its own is told of.
 Tests: tests/unit/test_payload_advice.py, tests/unit/test_payload_errors.py
 """
 
@@ -26,6 +26,14 @@ class Place(enum.Enum):
     ALONE = "it is an argument, a result, or in a list or the like"
     ATTRIBUTE = "an object holds it, which may leave it out of its state"
     GLOBAL = "a global, or an attribute of a class"
+    RESULT = "as ALONE, in a result"
+
+
+class Holder(NamedTuple):
+    """What the program calls its own of an object of a library's that holds what cannot travel."""
+
+    path: str
+    type_name: str
 
 
 class Failure(NamedTuple):
@@ -51,20 +59,35 @@ def _text_of(exc: BaseException) -> str:
         return type(exc).__name__
 
 
-def advice_for(value: Any, failure: Failure, place: Place) -> str:
-    """Return the second half of the message: what the culprit is and the way out."""
+def advice_for(value: Any, failure: Failure, place: Place, holder: Holder | None = None, *, preload: bool = False) -> str:
+    """Return the second half of the message: what the culprit is and the way out.
+
+    Args:
+        place: Of the culprit, or of its holder.
+        holder: None: the program itself put it where it is.
+        preload: Workers that were forked from the program would have it.
+    """
     kind = kind_of(value)
     type_name = f"{type(value).__module__}.{type(value).__qualname__}"
     if kind == "fork-context":
         return _advice_for_fork_context(value)
     if kind == "socket" and failure.is_os_error:
         kind = None  # there is no descriptor for a duplicate
+    is_told = not failure.is_too_deep and not failure.is_os_error and (holder or preload or place is Place.GLOBAL)
+    what = _what_it_is(kind, value, type_name, failure)
+    if kind is None and not is_told:
+        return what
+    ways = [_way_out(kind, value, place) if holder is None else _way_out_of_a_library(holder, place)]
+    if preload and kind in _MADE_BY_PRELOADING:
+        ways.append(_PRELOAD)
+    return f"{what}; {', or '.join(filter(None, ways))}"
+
+
+def _what_it_is(kind: str | None, value: Any, type_name: str, failure: Failure) -> str:
     if kind is None:
-        general = "" if failure.is_too_deep or failure.is_os_error or place is not Place.GLOBAL else f"; {_ELSEWHERE}"
-        return f"(a {type_name}) cannot be pickled: {failure.text}{general}"
+        return f"(a {type_name}) cannot be pickled: {failure.text}"
     name = f"{value.__module__}.{value.__qualname__}" if issubclass(type(value), type) else ""
-    what = _WHAT[kind].format(type=type_name, name=name, repr=shorten(attribute_of(value, "name") or type_name))
-    return f"{what}; {_way_out(kind, value, place)}"
+    return _WHAT[kind].format(type=type_name, name=name, repr=shorten(attribute_of(value, "name") or type_name))
 
 
 def note_of(what: str) -> str:
@@ -208,10 +231,23 @@ _WHAT = {
 # -- what to do
 
 
-def _way_out(kind: str, value: Any, place: Place) -> str:
+def _way_out(kind: str | None, value: Any, place: Place) -> str:
+    if kind is None:
+        return _ELSEWHERE if place is Place.GLOBAL else ""
     name = _LOCKS.get(type(value).__name__, "")
     ways = _WAYS[kind]
     return ways.get(place, ways[Place.ALONE]).format(lock=name)
+
+
+def _way_out_of_a_library(holder: Holder, place: Place) -> str:
+    """Whoever holds the object can do without it; the object itself is as it is."""
+    if place is Place.GLOBAL:
+        return _INSTEAD.replace("it", "the global" if holder.path.startswith("global ") else holder.path, 1)
+    if place is Place.ATTRIBUTE:
+        return f"drop {holder.path} in `__getstate__`, or make it inside the task"
+    if place is Place.RESULT:
+        return f"return data instead of the `{holder.type_name}`"
+    return f"make the `{holder.type_name}` inside the task, or in an initializer that stores it in a global"
 
 
 def _advice_for_fork_context(value: Any) -> str:
@@ -232,6 +268,9 @@ def _maker_of(value: Any) -> str:
 _INSIDE = "create it inside the task, or in an initializer that stores it in a global"
 _INSTEAD = "make it in the initializer, or inside the function, instead"
 _ELSEWHERE = f"{_INSTEAD}, or use it as an attribute of a module that workers can import"
+_PRELOAD = 'give each worker its own with preload=("__main__",) and a guard'
+# What was opened, connected or started at the top of a program is not: the workers would share it with each other.
+_MADE_BY_PRELOADING = (None, "lock", "thread-local", "c-library", "c-function", "c-type")
 NOTE_INTRO = "This was raised while the worker made the "
 _SPAWN = 'multiprocessing.get_context("spawn")'
 _WAYS: dict[str, dict[Place, str]] = {

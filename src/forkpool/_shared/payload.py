@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from forkpool._shared import changed_meanwhile, explain, import_path
 from forkpool._shared.explain import PayloadError
 from forkpool._shared.importing import importing
+from forkpool._shared.named_parts import name_of
 from forkpool._shared.owning_payload import LARGE, OwningPayload, take_out
 from forkpool._shared.parts import HOLDING, NAMED, PARTED, PATH, POINTING, RICH, TITLE, Call, with_length
 from forkpool._shared.plain import IMMUTABLE, all_plain, is_plain, is_plain_callable
@@ -190,7 +191,7 @@ class CallEncoder:
                 return session, encoded
             exc = encoded
         key = exc.args[0] if type(exc).__name__ == "EntryError" else None
-        raise explain.changed_error(explain.name_of(call[0]), key) from _cause_of(exc)
+        raise explain.changed_error(name_of(call[0]), key) from _cause_of(exc)
 
     def _new_session(self, sessions: Any) -> Any:
         if self._standard:
