@@ -9,15 +9,18 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forkpool import ForkPoolExecutor, WorkerCrashedError
+from forkpool._host import worker_link
+from forkpool._host.crew import Crew
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 
@@ -243,6 +246,40 @@ def test_all_workers_killed_at_once(gate: Gate, marks: Marks) -> None:
         gate.open_for_all()
         assert [future.result() for future in again] == [0, 1, 2]
     assert sorted(marks.words()) == [str(number) for number in range(9)]
+
+
+def test_a_worker_that_takes_long_to_die_is_not_said_to_have_closed_its_channel(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It held the last descriptor of much shared memory: its pipes end at once, its pidfd tells when all that is given back.
+
+    Stands for it: one that is dead, of which neither its fork server nor its pidfd tells yet.
+    """
+    looks = threading.Semaphore(0)
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(tasks.enter, gate)
+        worker = gate.wait_inside()
+        stat = processes.read_stat(worker)
+        assert stat is not None
+        with stopped(stat.parent), monkeypatch.context() as patch:
+            patch.setattr(Crew, "_on_pidfd", lambda crew, generation: crew._reactor.unwatch(crew.links[generation].pidfd))
+            patch.setattr(worker_link, "has_ended", lambda _: bool(looks.release()))
+            os.kill(worker, signal.SIGKILL)
+            looks.acquire()
+        error = crash_error(future)
+        assert (error.signal, error.pid) == ("SIGKILL", worker)
+        assert "closed" not in str(error)
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        processes.wait_state(pid, "T")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_stopped_worker_waits_and_is_ended_by_kill(gate: Gate) -> None:

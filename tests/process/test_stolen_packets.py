@@ -225,3 +225,28 @@ def test_a_worker_that_is_stopped_as_it_takes_a_call_is_not_accused(
     each_once(marks, 2)
     assert "read or replaced" not in caplog.text
     assert ("it was stopped as it took it" in caplog.text) == (how == signal.SIGKILL)
+
+
+def test_an_idle_worker_that_is_dead_is_not_accused(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no descriptors: that looked as if a task had replaced them. Its fork server is slow to tell that it is dead."""
+    look, looked = Lookout.look, threading.Semaphore(0)
+    monkeypatch.setattr(Lookout, "look", lambda lookout, now: (look(lookout, now), looked.release()))
+    with ForkPoolExecutor(1) as ex:
+        worker, server = ex.submit(tasks.call, ids).result()
+        os.kill(server, signal.SIGSTOP)
+        processes.wait_state(server, "T")
+        os.kill(worker, signal.SIGKILL)
+        processes.wait_state(worker, "Z")
+        while looked.acquire(blocking=False):
+            pass
+        future = ex.submit(tasks.add, 1, 1)
+        for _ in range(3):  # the first one may come too soon to be about this call
+            looked.acquire()
+        os.kill(server, signal.SIGCONT)
+        assert future.result() == 2
+        assert ex.statistics().workers_replaced == {"crashed": 1}
+    assert "read or replaced" not in caplog.text
+
+
+def ids() -> tuple[int, int]:
+    return os.getpid(), os.getppid()

@@ -6,6 +6,7 @@ Hard part: the order of facts about one death. The fork server tells of it only 
 so everything that the worker wrote is in the pipes by then: read the answers, look for untaken tasks, then report. A task is
 untaken if it still lies in the pipe, and also if a worker that was killed between two tasks took it out as it died. The pidfd
 may be readable first: the status is then waited for, for a bounded time, and the end of a killed server ends the wait too.
+Or much later than the channel's end: a process that ends closes its pipes, and then gives back what memory it had.
 A fork server that is stopped (SIGSTOP) neither forks nor tells: it is killed when it was waited for, for that costs nothing.
 Where there are no pidfds it costs what its workers run: only it could tell of their ends, so they end with it.
 Tests: tests/process/test_crash.py, tests/process/test_kill_and_timeout.py
@@ -36,7 +37,7 @@ from .servers import Servers
 from .task_sender import Payload
 from .worker_link import Death, WorkerLink
 
-_DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes a moment before its pidfd tells
+_DEATH_WAIT_S = 0.2  # arbitrary: a process that ends closes its pipes before its pidfd tells, mostly a moment before
 _CLOSED = "the worker's channel was closed: the task closed file descriptors that are not its own, or called exec"
 _ELSEWHERE = "its answer went to another file, which it (or what an earlier task left running) put in place of forkpool's pipe"
 _MALFORMED = "it wrote a malformed frame (this task, or what an earlier one left running, wrote to forkpool's file descriptors)"
@@ -205,12 +206,15 @@ class Crew:
                 continue
             link.patience_end = None
             told = link.pidfd >= 0
+            is_ending = told and link.is_ending()  # first: what had not begun to by now does not end by itself
             if (not told or link.ended()) and link.server is not None and link.server.kill_if_stopped():
                 continue  # its end is a fact that we will hear of, and it tells of this worker as well
             if not told:
                 link.patience_end = now + SERVER_PATIENCE_S  # slow, or looked at in a debugger
             elif link.ended():
                 self._report_unseen_death(generation)
+            elif is_ending:
+                link.patience_end = now + _DEATH_WAIT_S
             else:
                 link.note = link.note or _CLOSED
                 link.kill()

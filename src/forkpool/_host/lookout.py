@@ -15,6 +15,7 @@ Hard part: a worker that has read a packet and not noted it yet looks like one t
 - The page names a task, and all answers that the worker told of are here: those before it are lost.
 - The page says that the answer was written, or names a later task that has not come to its answer, and not all that was told of
   by then is here: the rest went elsewhere.
+- Else the worker has ended, or begun to: its death will tell what it took.
 - Else the worker is about to read, or to note what it read. If its main thread runs, or waits for a CPU or a disk, it will.
 - Else we hang up: the end of a file is what nobody can steal. A worker that waits leaves, and its page tells what it took
   (`never_took`); one that was merely slow does that task, and leaves then.
@@ -107,16 +108,24 @@ class Lookout:
             else:
                 before, behind = link.has_all_answers(), is_empty and stage.is_work
                 self._tell(worker, _lost(seqs, present, before=before, behind=behind))
-        elif is_empty and now - worker.head_since >= LOOK_AFTER_S and seqs and not link.goes_on():
-            self._hang_up(link)
-            self._machine.on_unreliable(worker)
-        elif seqs and not link.can_read():
-            self.warn(link)
-            self._machine.on_unreliable(worker)
-            link.kill()
+        elif seqs:
+            self._look_at_idle(worker, link, is_empty=is_empty and now - worker.head_since >= LOOK_AFTER_S)
         if not worker.tasks or (len(worker.tasks) == 1 and present == worker.tasks[0].seq):
             return None
         return now + max(LOOK_AFTER_S, min(now - worker.head_since, _MAX_PAUSE_S))
+
+    def _look_at_idle(self, worker: Worker, link: WorkerLink, *, is_empty: bool) -> None:
+        """It was sent something, and has not noted it.
+
+        Whether it ends is asked last: one that is killed while we look neither goes on nor has descriptors.
+        """
+        if is_empty and not link.goes_on() and not link.is_ending():
+            self._hang_up(link)
+            self._machine.on_unreliable(worker)
+        elif not link.can_read() and not link.is_ending():
+            self.warn(link)
+            self._machine.on_unreliable(worker)
+            link.kill()
 
     def _tell(self, worker: Worker, lost: list[int]) -> None:
         if lost:

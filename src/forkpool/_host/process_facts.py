@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from .._shared.own_proc import folder_of
 
+_EXITING = 1 << 2  # PF_EXITING, linux/sched.h; among the flags of proc_pid_stat(5)
+
 
 class Stat(NamedTuple):
     """From /proc/PID/stat."""
@@ -27,12 +29,38 @@ class Stat(NamedTuple):
 def read_stat(pid: int) -> Stat | None:
     """None: there is no such process, no /proc of ours, or no descriptor for it."""
     try:
-        with open(f"{folder_of(pid)}/stat", errors="replace") as file:
-            head, _, tail = file.read().rpartition(")")
+        name, fields = _read_fields(folder_of(pid))
     except OSError:
         return None
-    fields = tail.split()
-    return Stat(head.partition("(")[2], fields[0], int(fields[1]), int(fields[19]), int(fields[-1])) if fields else None
+    return Stat(name, fields[0], int(fields[1]), int(fields[19]), int(fields[-1])) if fields else None
+
+
+def is_exiting(pid: int) -> bool | None:
+    """Has each of its threads begun to end, or ended? None: nobody can tell, or it is gone.
+
+    Such a process has no descriptors, or loses them now, though its end may be told much later: the kernel first gives back
+    what only this one had, half a second for a gigabyte of shared memory. That one thread has ended, the first too, says nothing.
+    """
+    try:
+        folder = f"{folder_of(pid)}/task"
+        return all(_is_thread_exiting(f"{folder}/{thread}") for thread in os.listdir(folder))
+    except OSError:
+        return None
+
+
+def _is_thread_exiting(folder: str) -> bool:
+    try:
+        _, fields = _read_fields(folder)
+    except (FileNotFoundError, ProcessLookupError):  # gone meanwhile
+        return True
+    return not fields or bool(int(fields[6]) & _EXITING)
+
+
+def _read_fields(folder: str) -> tuple[str, list[str]]:
+    """The name in a `stat`, and the fields behind it. No fields: no /proc of ours."""
+    with open(f"{folder}/stat", errors="replace") as file:
+        head, _, tail = file.read().rpartition(")")
+    return head.partition("(")[2], tail.split()
 
 
 def has_open(pid: int, fd: int) -> bool | None:

@@ -28,7 +28,7 @@ from .._shared.pidfd import is_stand_in
 from .._shared.status_page import NOTHING_YET, Stage, StatusPage
 from .exit_status import orphan_status, reap
 from .private_memory import private_memory
-from .process_facts import has_ended, has_open, leads_to, read_stat, send_signal
+from .process_facts import has_ended, has_open, is_exiting, leads_to, read_stat, send_signal
 from .server_link import SERVER_PATIENCE_S, ServerGone, ServerLink
 from .task_sender import Payload, TaskSender
 
@@ -245,6 +245,10 @@ class WorkerLink:
     def ended(self) -> bool:
         """Is the process gone, whatever its grandchildren keep open?"""
         return has_ended(self.pidfd) or (self.without_pidfd and self._is_zombie())
+
+    def is_ending(self) -> bool:
+        """Has it ended, or begun to, so that it closes its descriptors by itself? False also if nobody can tell."""
+        return bool(is_exiting(self.pid)) or self.ended()  # in this order: it may end, and be reaped, in between
 
     def _is_zombie(self) -> bool:
         """Has it ended, though its fork server has not come to tell? As long as that one has not, the number is its own."""
