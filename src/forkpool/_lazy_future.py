@@ -80,6 +80,11 @@ class LazyFuture(Future[T]):
         first = self.__dict__.get("_meeting")
         return type(first) is _Meeting and bool(first.callbacks)
 
+    def _is_held_here(self) -> bool:
+        """Does the thread that asks hold its condition?"""
+        first = self.__dict__.get("_meeting")
+        return type(first) is _Meeting and bool(first._is_owned())  # type: ignore[attr-defined]  # not in its stubs
+
     def done(self) -> bool:
         """Tell whether the call has ended, or was cancelled."""
         if in_fork:

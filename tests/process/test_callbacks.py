@@ -4,10 +4,12 @@ Rows "a done-callback blocks", "a done-callback raises", "unpickling a result bl
 "two short tasks wait for each other".
 """
 
+import _thread
 import logging
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -17,6 +19,7 @@ import forkpool.future as future_module
 from forkpool import ForkPoolExecutor, TaskTimeoutError
 from tests.support import processes, tasks
 from tests.support.gate import Gate
+from tests.support.script import Script
 from tests.support.supervision import kills_timeouts_and_crashes_go_on
 
 # What a result does in the host when it is unpickled: set by a test, called there (and only there).
@@ -58,6 +61,76 @@ def test_a_callback_that_blocks_delays_nothing_but_callbacks(gate: Gate) -> None
         assert [ex.submit(tasks.add, n, n).result() for n in range(10)] == [2 * n for n in range(10)]
         kills_timeouts_and_crashes_go_on(ex, gate)
         go_on.set()
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """No thread can be had, as under a limit of processes, once `refuse_threads` was called; `undo` ends that."""
+    with monkeypatch.context() as patch:
+        yield patch
+
+
+def refuse_threads(patch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    patch.setattr(_thread, "start_new_thread", refuse)
+
+
+def test_a_callback_that_blocks_where_no_thread_can_be_had(gate: Gate, no_threads: pytest.MonkeyPatch) -> None:
+    """It ran on the supervisor, and stopped the pool. Now it waits for a thread."""
+    blocked, go_on = threading.Event(), threading.Event()
+    with ForkPoolExecutor(2) as ex:
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+        first = ex.submit(tasks.enter, gate, "first")
+        first.add_done_callback(lambda _: (blocked.set(), go_on.wait()))
+        gate.wait_inside()
+        refuse_threads(no_threads)
+        gate.release()
+        wait([first])
+        kills_timeouts_and_crashes_go_on(ex, gate)
+        assert not blocked.is_set()
+        no_threads.undo()
+        blocked.wait()
+        kills_timeouts_and_crashes_go_on(ex, gate)
+        go_on.set()
+
+
+def test_callbacks_for_which_no_thread_could_ever_be_had(gate: Gate, no_threads: pytest.MonkeyPatch) -> None:
+    """They run before `shutdown` returns, which waits for them as for others."""
+    seen: list[Any] = []
+
+    def see_and_ask_the_pool(future: Future[int]) -> None:
+        ex.shutdown()
+        seen.append(future.result())
+
+    with ForkPoolExecutor(2) as ex:
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+        futures = [ex.submit(tasks.enter, gate, number) for number in range(5)]
+        for future in futures:
+            future.add_done_callback(see_and_ask_the_pool)
+        refuse_threads(no_threads)
+        gate.open_for_all()
+        wait(futures)
+    assert sorted(seen) == list(range(5))
+
+
+def test_callbacks_while_the_interpreter_exits_and_no_thread_can_be_had(start: Callable[..., Script]) -> None:
+    """As in Python 3.12.1, always: what the pool waits for may be ended by a callback."""
+    program = start("""
+        import _thread, signal
+        from forkpool import ForkPoolExecutor
+
+        def refuse(*_):
+            raise RuntimeError("can't start new thread at interpreter shutdown")
+
+        ex = ForkPoolExecutor(2)
+        ex.submit(int).result()
+        stuck, quick = ex.submit(signal.pause), ex.submit(int)
+        _thread.start_new_thread = refuse
+        quick.add_done_callback(lambda _: mark("killed", stuck.kill()))
+        """).finish()
+    assert program.value("killed") == "True"
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])

@@ -12,13 +12,16 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, as_completed, wait
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from forkpool import ForkPoolExecutor, SerializationError, WorkerCrashedError
 from forkpool._core.states import Task
+from forkpool._host import any_pool
 from forkpool._host.intake import Intake
+from forkpool.future import ForkFuture
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 from tests.support.leaks import open_fds
@@ -168,6 +171,68 @@ def test_shutdown_in_a_storm_of_submits(arguments: dict[str, bool]) -> None:
     assert len(refused) == 4
     assert all(future.cancelled() or future.result() == 2 for future in futures)
     ex.shutdown()
+
+
+def test_shutdown_waits_for_a_future_whose_condition_a_thread_holds(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `concurrent.futures.wait` does with all that it is given: such a future ended after `shutdown` had returned."""
+    news: SimpleQueue[str] = SimpleQueue()
+    finish = ForkFuture._finish
+
+    def finish_and_tell(future: ForkFuture[Any], *args: Any, **more: Any) -> Any:
+        found = finish(future, *args, **more)
+        news.put("held" if found is None else "ended")
+        return found
+
+    monkeypatch.setattr(ForkFuture, "_finish", finish_and_tell)
+    ex = ForkPoolExecutor(1)
+    future = ex.submit(tasks.enter, gate, "result")
+    gate.wait_inside()
+    seen: list[bool] = []
+    closer = threading.Thread(target=lambda: (ex.shutdown(), seen.append(future.done()), news.put("returned")))
+    with future._condition:
+        closer.start()
+        gate.release()
+        ex._pool.intake.done.wait()  # type: ignore[attr-defined]
+        while not news.empty():
+            news.get()
+        assert news.get() == "held"  # once more, as there is nothing else to do
+    closer.join()
+    assert seen == [True]
+    assert future.result() == "result"
+
+
+def test_shutdown_by_who_holds_the_condition_of_a_future(gate: Gate) -> None:
+    """A finalizer may, in the middle of `concurrent.futures.wait`: that cannot be waited for."""
+    ex = ForkPoolExecutor(1)
+    future = ex.submit(tasks.enter, gate, "result")
+    gate.wait_inside()
+    with future._condition:
+        gate.release()
+        ex.shutdown()
+        assert not future.done()
+    assert future.result() == "result"
+    ex.shutdown()
+
+
+def test_the_interpreter_exits_as_a_thread_starts_its_first_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The set of pools that are to be finished grew while it was read."""
+
+    class Growing(weakref.WeakSet[Any]):
+        late: Any = None
+
+        def __iter__(self) -> Any:
+            for pool in super().__iter__():
+                if self.late is not None:
+                    self.add(self.late._pool)
+                    self.late = None
+                yield pool
+
+    first = ForkPoolExecutor(1)
+    pools = Growing([first._pool])
+    pools.late = late = ForkPoolExecutor(1)
+    monkeypatch.setattr(any_pool, "_live_pools", pools)
+    any_pool._close_in_fork()  # reads it as the exit does, and does nothing with pools that were not used
+    assert set(pools) == {first._pool, late._pool}
 
 
 def test_shutdown_in_the_middle_of_a_crash(gate: Gate) -> None:

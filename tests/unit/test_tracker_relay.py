@@ -3,11 +3,13 @@
 Runs in: pytest. tests/process/test_inheritance_multiprocessing.py has a real tracker.
 """
 
+import _thread
 import contextlib
 import os
 import select
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -164,11 +166,11 @@ def fill(tracker: Tracker) -> None:
 def test_without_threads_the_next_call_tries_again(
     relay: TrackerRelay, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_thread: threading.Thread) -> None:
+    def refuse(*_: Any) -> int:
         raise RuntimeError("can't start new thread at interpreter shutdown")
 
     fill(tracker)
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     os.write(relay.child_fd, b"REGISTER:/a:shared_memory\n")
     relay.on_readable()
     assert tracker.heard().strip(b"#") == b""

@@ -217,11 +217,16 @@ _live_pools: weakref.WeakSet[AnyPool] = weakref.WeakSet()
 _exiting = False
 
 
+def interpreter_is_exiting() -> bool:
+    """Is the main thread at its end? Where no thread can be started then (3.12.1), none will be."""
+    return _exiting or getattr(threading, "_SHUTTING_DOWN", False)
+
+
 def _finish_all() -> None:
     """At the interpreter's end, as in the standard library: the work is finished first."""
     global _exiting
     _exiting = True
-    pools = [pool for pool in list(_live_pools) if pool.pid == os.getpid()]
+    pools = [pool for pool in _all_live() if pool.pid == os.getpid()]
     for pool in pools:
         pool.close(cancel_queued=False)
     for pool in pools:
@@ -235,8 +240,16 @@ def _finish_all() -> None:
 
 
 def _close_in_fork() -> None:
-    for pool in list(_live_pools):
+    for pool in _all_live():
         pool.close_in_fork()
+
+
+def _all_live() -> list[AnyPool]:
+    while True:
+        try:
+            return list(_live_pools)
+        except RuntimeError:  # another thread has just started its first pool: the set has grown while it was read
+            continue
 
 
 try:

@@ -19,6 +19,7 @@ from .._unpickling import EncodedAnswer
 from ..future import ForkFuture, Run
 from .answers import decode_exception, decode_value
 from .callbacks import CallbackRunner
+from .late_ends import End, LateEnds
 from .oom import OomWatch
 from .retries import Failure, may_have_run, never_again, note, text_of, with_notes
 from .tally import OF_VERDICT, Outcome, Tally
@@ -39,13 +40,14 @@ _PATIENCE_S = 0.001  # arbitrary: far longer than a thread needs that was interr
 
 
 class Endings:
-    """How a task's future learns its end. Owns the callback runner."""
+    """How a task's future learns its end. Owns the callback runner, and the list of those that could not be ended yet."""
 
     def __init__(self, pool_is_closing: Callable[[], bool], why_broken: Callable[[], BaseException], tally: Tally) -> None:
         self._tally = tally
         self._pool_is_closing = pool_is_closing
         self._why_broken = why_broken
         self._callbacks = CallbackRunner()
+        self._late = LateEnds(self._try_end)
         self._oom: OomWatch | None = None  # from `begin` on
 
     def begin(self) -> None:
@@ -57,6 +59,14 @@ class Endings:
         """Call before tasks are sent."""
         if self._oom is not None:
             self._oom.look_if_due(now)
+        if self._late.due is not None and self._late.due <= now:
+            self._late.try_again(now)
+        if self._callbacks.due is not None and self._callbacks.due <= now:
+            self._callbacks.try_again(now)
+
+    def next_times(self) -> tuple[float | None, float | None]:
+        """When `on_time` is needed (monotonic seconds), unless they are None."""
+        return self._late.due, self._callbacks.due
 
     def answer(self, task: Task, kind: int, flags: int, payload: bytes | bytearray) -> None:
         """The worker answered."""
@@ -127,8 +137,13 @@ class Endings:
         self._tally.ended[outcome if future._claim_answer() else Outcome.CANCELLED] += 1
 
     def stop(self) -> None:
-        """No future will be ended any more."""
+        """No future will be ended any more. Waits for those that could not be ended yet, so call it last."""
+        self._late.finish()
         self._callbacks.stop()
+
+    def any_is_held_here(self) -> bool:
+        """Does the thread that asks hold the condition of a future that is still to be ended? It must not wait for `stop`."""
+        return self._late.any_is_held_here()
 
     @property
     def threads(self) -> list[threading.Thread | None]:
@@ -155,29 +170,21 @@ class Endings:
     ) -> None:
         self._end(future, partial(future._finish, result, error, encoded))
 
-    def _end(self, future: ForkFuture[Any], end: Callable[..., bool | None]) -> None:
+    def _end(self, future: ForkFuture[Any], end: End) -> None:
+        if not self._try_end(future, end, _PATIENCE_S if self._late.due is None else 0):
+            self._late.add(future, end)
+
+    def _try_end(self, future: ForkFuture[Any], end: End, patience: float) -> bool:
+        """False: a thread holds the future's condition, and may wait for us in a finalizer."""
         try:
-            has_callbacks = end(patience=_PATIENCE_S)
-            if has_callbacks is None:
-                self._end_later(future, end)
-            elif has_callbacks:
+            has_callbacks = end(patience=patience)
+            if has_callbacks:
                 self._callbacks.put(future)
+            return has_callbacks is not None
         except MemoryError:  # the supervisor fails, and ends all that has not ended: this one may have, and nobody was told
             if future.done() and future._has_callbacks:
                 self._callbacks.put(future)
             raise
-
-    def _end_later(self, future: ForkFuture[Any], end: Callable[..., bool | None]) -> None:
-        """A thread holds the future's condition, and may wait for us in a finalizer: leave it to one that can wait."""
-
-        def wait_and_end() -> None:
-            if end():
-                future._run_callbacks()
-
-        try:
-            threading.Thread(target=wait_and_end, name="forkpool-late-end", daemon=True).start()
-        except RuntimeError:  # no more threads at interpreter exit
-            wait_and_end()
 
     def _facts(self, task: Task, worker: Worker, link: WorkerLink, verdict: Verdict) -> CrashFacts:
         assert link.death is not None

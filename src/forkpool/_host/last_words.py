@@ -8,11 +8,11 @@ Tests: tests/process/test_inheritance_output.py
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import threading
+from functools import partial
 
+from .side_thread import SideThread
 from .worker_link import WorkerLink
 
 
@@ -28,8 +28,7 @@ def _write(fd: int, line: bytes) -> None:
     while line and _wait_room(fd, 0):
         line = line[_write_some(fd, line) :]
     if line:
-        with contextlib.suppress(RuntimeError):  # no more threads at interpreter exit
-            threading.Thread(target=_write_patiently, args=(fd, line), name="forkpool-last-words", daemon=True).start()
+        SideThread("forkpool-last-words", partial(_write_patiently, fd, line)).begin()  # if none can be had, that is lost
 
 
 def _write_patiently(fd: int, line: bytes) -> None:

@@ -39,7 +39,7 @@ def is_exiting(pid: int) -> bool | None:
     """Has each of its threads begun to end, or ended? None: nobody can tell, or it is gone.
 
     Such a process has no descriptors, or loses them now, though its end may be told much later: the kernel first gives back
-    what only this one had, half a second for a gigabyte of shared memory. That one thread has ended, the first too, says nothing.
+    what only this one had, half a second for a gigabyte of shared memory. One thread may end alone, the first one too.
     """
     try:
         folder = f"{folder_of(pid)}/task"

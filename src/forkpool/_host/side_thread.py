@@ -1,6 +1,7 @@
-"""A thread for the user's code that the pool has to call, started by the supervisor, which cannot wait for it.
+"""A thread for what may block, first of all the user's code, started by the supervisor, which cannot wait for it.
 
-Runs in: host. One for done-callbacks, one for what is logged; each ends with its pool.
+Runs in: host. One for done-callbacks, one for what is logged; each ends with its pool. Others write what somebody is slow to
+read, and end when they have.
 
 Hard part: `threading.Thread.start` waits until the new thread says that it runs. One that finds no memory for its first step
 never says so (3.11.7 to 3.13.0, under RLIMIT_AS; seen), and whoever started it waits for ever. So the supervisor starts a bare

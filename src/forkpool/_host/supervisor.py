@@ -188,7 +188,9 @@ class Supervisor:
         return _thread.get_ident() in (self._ident, self._ident_of_boot)
 
     def join(self) -> None:
-        """Wait for the threads, after `pool.done` is set."""
+        """Wait for the threads, after `pool.done` is set; not in a finalizer that keeps a future from ending."""
+        if self._endings.any_is_held_here():
+            return
         self._gone.wait()  # of the loop nothing runs any more, whatever its thread is
         if self._thread is not None:
             self._thread.join()
@@ -269,13 +271,14 @@ class Supervisor:
     def _give_back(self) -> None:
         intake = self._intake
         intake.closed = True
-        for step in (self._crew.close, self.pinning.close, self._endings.stop, self._answer_askers, self._close):
+        for step in (self._crew.close, self.pinning.close, self._answer_askers, self._close):
             self._try_step(step)
-        self._log.stop()
         intake.waker = None
         intake.gate.open()
         self._settle()
         intake.done.set()
+        self._try_step(self._endings.stop)  # it may run callbacks and wait for other threads: all else was given back
+        self._log.stop()
 
     def _try_step(self, step: Callable[[], None]) -> None:
         """Whatever becomes of it, the next one follows: somebody waits for the last."""
@@ -315,7 +318,8 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         """Seconds until something is due; None: nothing is."""
-        times = [when for when in (self._machine.next_time(), self._crew.next_time()) if when is not None]
+        all_times = self._machine.next_time(), self._crew.next_time(), *self._endings.next_times()
+        times = [when for when in all_times if when is not None]
         return max(0.0, min(times) - clock.now()) if times else None
 
     def _on_time(self, now: float) -> None:

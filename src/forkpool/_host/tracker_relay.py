@@ -27,6 +27,7 @@ import threading
 from typing import Any
 
 from .shared_names import SharedNames
+from .side_thread import SideThread
 
 _READ_BYTES = 1 << 16
 _ATOMIC_BYTES = 512  # what POSIX promises for every pipe; the tracker's own limit for a line
@@ -49,14 +50,15 @@ class TrackerRelay:
         self._lock = threading.Lock()  # guards all below
         self._lines: list[bytes] = []  # whole lines, not passed on
         self._tracker_fd = -1  # our description of the tracker's pipe, not blocking; -1 before the first line
-        self._thread: threading.Thread | None = None  # alive while the tracker is slow; it polls _tracker_fd
+        self._side: SideThread | None = None  # alive while the tracker is slow; it polls _tracker_fd
         self._is_closed = False
         self.names = SharedNames()
 
     @property
     def thread(self) -> threading.Thread | None:
         """The one that passes on what a slow tracker cannot take; mostly None."""
-        return self._thread
+        side = self._side
+        return None if side is None else side.thread
 
     def fileno(self) -> int:
         """The end to watch for reading."""
@@ -95,7 +97,7 @@ class TrackerRelay:
         self._read_fd = -1
         with self._lock:
             self._is_closed = True
-            if self._thread is None:
+            if self._side is None:
                 self._forget_tracker()
 
     def _is_readable(self) -> bool:
@@ -114,19 +116,18 @@ class TrackerRelay:
 
     def _pass_on(self) -> None:
         with self._lock:
-            if self._thread is not None or self._write():
+            if self._side is not None or self._write():
                 return
-            thread = threading.Thread(target=self._pass_on_patiently, name="forkpool-tracker", daemon=True)
-            with contextlib.suppress(RuntimeError):  # the interpreter is leaving; the next call tries again
-                thread.start()
-                self._thread = thread
+            side = SideThread("forkpool-tracker", self._pass_on_patiently)
+            if side.begin():  # else none can be had, and the next call tries again
+                self._side = side
 
     def _pass_on_patiently(self) -> None:
         poll = select.poll()
         while True:
             with self._lock:
                 if self._write():
-                    self._thread = None
+                    self._side = None
                     if self._is_closed:
                         self._forget_tracker()
                     return
