@@ -183,6 +183,18 @@ class ForkFuture(LazyFuture[T]):
             return self._exception
         return error
 
+    def _get_snapshot(self) -> tuple[bool, bool, T | None, BaseException | None]:
+        """Is it done, was it cancelled, its result, its exception: asyncio asks so from Python 3.14 on.
+
+        The base class reads the fields where both are, in which an answer that nobody has unpickled yet is not.
+        """
+        if not self.done():
+            return False, False, None, None
+        if self.cancelled():
+            return True, True, None, None
+        error = self.exception()
+        return True, False, self._result if error is None else None, error
+
     # --- the supervisor's side -------------------------------------------------------------------------
 
     def _try_start(self) -> bool:

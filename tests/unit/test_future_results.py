@@ -57,6 +57,20 @@ def test_nobody_unpickles_before_somebody_asks() -> None:
     assert len(decoder.threads) == 1
 
 
+def test_what_asyncio_of_python_3_14_asks_for_is_unpickled() -> None:
+    """It asks for all at once, and the base class reads fields that are not filled before somebody asks."""
+    error = ValueError("mine")
+    cancelled = make()
+    cancelled.cancel()
+    assert running()._get_snapshot() == (False, False, None, None)
+    assert cancelled._get_snapshot() == (True, True, None, None)
+    assert finished_with(Decoder(5))._get_snapshot() == (True, False, 5, None)
+    assert finished_with(Decoder(error), is_error=True)._get_snapshot() == (True, False, None, error)
+    unreadable = finished_with(Decoder(KeyError))
+    assert unreadable._get_snapshot() == (True, False, None, unreadable.exception())
+    assert type(unreadable.exception()) is KeyError
+
+
 def test_an_error_is_unpickled_once() -> None:
     decoder = Decoder(ValueError("user's"))
     future = finished_with(decoder, is_error=True)
