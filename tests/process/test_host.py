@@ -80,6 +80,27 @@ def test_prepared_host(start: Start, preparation: str) -> None:
     check(start(f"{USE_A_POOL}\n{preparation}\nuse_a_pool()\n").finish())
 
 
+def test_a_program_that_opens_its_log_in_place_of_a_closed_stdout(start: Start) -> None:
+    """The pool held the number with a file of its own, and closed it at its end: the program's log by then."""
+    program = start("""
+        from forkpool import ForkPoolExecutor
+
+        out = os.dup(1)
+        for number in 0, 1:
+            os.close(number)
+        with ForkPoolExecutor(1) as ex:
+            ex.submit(int).result()
+            os.dup2(out, 1)
+        mark("after")
+        try:
+            os.fstat(0)
+        except OSError:
+            os.write(out, b"MARK given_back\\n")
+        """).finish()
+    assert program.all("after") == [""]
+    assert program.all("given_back") == [""]
+
+
 @pytest.mark.parametrize("how", ["file", "-c", "stdin"])
 def test_program_without_a_guard(start: Start, how: str) -> None:
     check(start(f"{USE_A_POOL}\nuse_a_pool()\n", how).finish())
