@@ -396,3 +396,20 @@ def test_a_worker_without_memory_to_read_a_call_is_replaced(capfd: pytest.Captur
         pid = ex.submit(leave_no_memory_to_read).result()
         assert ex.submit(os.getpid).result() != pid
     assert capfd.readouterr().err == f"forkpool worker {pid} leaves: no memory\n"
+
+
+def test_a_program_that_sets_the_limit_of_descriptors_to_zero(gate: Gate) -> None:
+    """poll(2) refused to look at a single one then, and the pool broke with the next death."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ForkPoolExecutor(1) as ex:
+        future = ex.submit(tasks.enter_then, gate, tasks.leave, 3)
+        gate.wait_inside()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            gate.release()
+            wait([future])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert type(future.exception()) is WorkerCrashedError
+        assert future.exception().exitcode == 3
+        assert ex.submit(tasks.add, 1, 1).result() == 2

@@ -12,6 +12,7 @@ import os
 import select
 from functools import partial
 
+from .ready import is_writable
 from .side_thread import SideThread
 from .worker_link import WorkerLink
 
@@ -25,21 +26,15 @@ def finish_lines(link: WorkerLink) -> None:
 
 
 def _write(fd: int, line: bytes) -> None:
-    while line and _wait_room(fd, 0):
+    while line and is_writable(fd):
         line = line[_write_some(fd, line) :]
     if line:
         SideThread("forkpool-last-words", partial(_write_patiently, fd, line)).begin()  # if none can be had, that is lost
 
 
 def _write_patiently(fd: int, line: bytes) -> None:
-    while line and _wait_room(fd, None):
+    while line and is_writable(fd, None):
         line = line[_write_some(fd, line) :]
-
-
-def _wait_room(fd: int, timeout_ms: int | None) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(timeout_ms))
 
 
 def _write_some(fd: int, line: bytes) -> int:

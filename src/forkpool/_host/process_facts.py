@@ -7,11 +7,11 @@ Tests: tests/unit/test_worker_link.py, tests/process/test_diagnostics.py, tests/
 from __future__ import annotations
 
 import os
-import select
 import signal
 from typing import NamedTuple
 
 from .._shared.own_proc import folder_of
+from .ready import is_readable
 
 _EXITING = 1 << 2  # PF_EXITING, linux/sched.h; among the flags of proc_pid_stat(5)
 
@@ -90,9 +90,7 @@ def _target(link: str) -> str:
 
 def has_ended(pidfd: int) -> bool:
     """Is the process gone, reaped or not?"""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return is_readable(pidfd)
 
 
 def send_signal(pidfd: int, pid: int, number: int) -> bool:

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import threading
 from typing import Any
 
+from .ready import is_readable, is_writable
 from .shared_names import SharedNames
 from .side_thread import SideThread
 
@@ -91,7 +91,7 @@ class TrackerRelay:
         if self._read_fd < 0:
             return
         with contextlib.suppress(OSError):
-            while self.on_readable() and self._is_readable():
+            while self.on_readable() and is_readable(self._read_fd):
                 pass
         os.close(self._read_fd)
         self._read_fd = -1
@@ -99,11 +99,6 @@ class TrackerRelay:
             self._is_closed = True
             if self._side is None:
                 self._forget_tracker()
-
-    def _is_readable(self) -> bool:
-        poll = select.poll()
-        poll.register(self._read_fd, select.POLLIN)
-        return any(event & select.POLLIN for _, event in poll.poll(0))
 
     def _take(self, data: bytes) -> None:
         *lines, rest = (self._rest + data).split(b"\n")
@@ -123,7 +118,6 @@ class TrackerRelay:
                 self._side = side
 
     def _pass_on_patiently(self) -> None:
-        poll = select.poll()
         while True:
             with self._lock:
                 if self._write():
@@ -131,8 +125,8 @@ class TrackerRelay:
                     if self._is_closed:
                         self._forget_tracker()
                     return
-                poll.register(self._tracker_fd, select.POLLOUT)
-            poll.poll()
+                fd = self._tracker_fd
+            is_writable(fd, None)
 
     def _write(self) -> bool:
         """Write what there is to the host's tracker, which is started if need be; False when its pipe is full."""
