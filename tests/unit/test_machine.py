@@ -490,6 +490,17 @@ def test_a_worker_that_starts_makes_good_for_those_that_did_not() -> None:
     assert not host.machine.broken, "a pool whose workers work is not broken"
 
 
+def test_starts_may_fail_for_hours_while_a_worker_works() -> None:
+    # The pause was computed as 2 to the number of failures: the 1025th of them ended the supervisor with an OverflowError.
+    host = Host(2).busy("a")
+    host.submit("b")
+    host.step()
+    for _ in range(1100):
+        assert fail_to_spawn(host) == []
+        host.later(MAX_BACKOFF_S)
+    assert host.ready(max(host.machine.workers)) == [("SEND", max(host.machine.workers), "b")]
+
+
 def test_a_start_failure_that_breaks_the_pool_kills_nobody_who_is_dead() -> None:
     host = Host(1)
     host.submit("a")

@@ -15,6 +15,7 @@ from .states import Worker, WorkerState
 START_FAILURES_IN_A_ROW = 5  # arbitrary: with the back-off below, 1.5 s of failed attempts
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 5.0
+_MOST_DOUBLINGS = 10  # far beyond MAX_BACKOFF_S; without an end, the 1025th failure in a row (after 85 minutes) is no float
 
 
 class Staffing:
@@ -94,7 +95,7 @@ class Staffing:
         """A worker could not be started. Returns whether that happened too often in a row."""
         if worker.generation > self._failed_through:
             self._failed_through = self._generation
-            self.retry_at = now + min(FIRST_BACKOFF_S * 2**self._failures, MAX_BACKOFF_S)
+            self.retry_at = now + min(FIRST_BACKOFF_S * 2 ** min(self._failures, _MOST_DOUBLINGS), MAX_BACKOFF_S)
             self._failures += 1
         return self._failures >= START_FAILURES_IN_A_ROW
 
