@@ -3,6 +3,7 @@
 Runs in: pytest, with real workers.
 """
 
+import contextlib
 import os
 import queue
 import signal
@@ -15,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from forkpool import ForkPoolExecutor, diagnostics
+from forkpool import ForkPoolExecutor, WorkerCrashedError, diagnostics
 from forkpool._host import servers as _servers
 from tests.support import processes
 from tests.support.gate import Gate
+from tests.support.shortage import Warnings, descriptors_left, leave_descriptors
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +109,29 @@ def test_a_preload_that_fails_leaves_the_pool_as_it_was(module: Path) -> None:
         module.write_text("VERSION = 3")
         ex.restart_workers()
         assert ex.submit(version).result() == 3
+
+
+@pytest.mark.parametrize("lacking", ["server", "host"])
+def test_the_old_server_refuses_the_last_worker_that_it_was_asked_for(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is closed with that, and was read on: "Bad file descriptor" ended the supervisor, and all calls with it."""
+    monkeypatch.setattr(_servers, "SERVER_PATIENCE_S", 60.0)  # else it is killed if the new one is slow to start
+    with Warnings() as warnings, ForkPoolExecutor(1) as ex, contextlib.ExitStack() as taken:
+        assert isinstance(ex.submit(os._exit, 3).exception(), WorkerCrashedError)  # no worker is left, and nobody waits
+        [old] = servers(ex)
+        os.kill(old, signal.SIGSTOP)
+        processes.wait_state(old, "T")
+        future = ex.submit(os.getppid)  # asks for a worker, and no step later than the wish to restart is seen to
+        ex.restart_workers()
+        if lacking == "server":
+            leave_descriptors(0, old)
+        else:
+            taken.enter_context(descriptors_left(0))  # the answer comes without the worker's pidfd
+        os.kill(old, signal.SIGCONT)
+        warnings.wait()
+        taken.close()
+        assert future.result() != old
+        processes.wait_exit(old)
+        assert ex.submit(abs, -1).result() == 1
 
 
 @pytest.fixture

@@ -23,11 +23,17 @@ import pytest
 def descriptors_left(count: int, pid: int = 0) -> Iterator[None]:
     """This process (or the one with this pid) can open so many more descriptors and no other."""
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (_free_number(pid or os.getpid(), count), limits[1]))
+    leave_descriptors(count, pid)
     try:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+def leave_descriptors(count: int, pid: int) -> None:
+    """The same, and not given back."""
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (_free_number(pid or os.getpid(), count), hard))
 
 
 def _free_number(pid: int, count: int) -> int:

@@ -337,7 +337,7 @@ class Servers:
 
     def _on_readable(self, server: ServerLink) -> None:
         try:
-            while True:
+            while server.fileno() >= 0:  # one that was replaced is closed when it could not fork the last worker it was asked for
                 self._on_report(server, *server.receive())
         except BlockingIOError:
             pass
