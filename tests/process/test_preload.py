@@ -131,6 +131,42 @@ def use_pool_of(name: str) -> int:
         return ex.submit(len, "xy").result()
 
 
+HELPERS = {"return": "", "sys.exit": "sys.exit()", "raise": "raise ValueError('only the child')"}
+
+
+@pytest.mark.parametrize("how", HELPERS)
+def test_a_child_that_it_forks_does_not_speak_for_the_fork_server(
+    how: str, write: Write, marks: Marks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It said that preloading had failed, or went on to be a second fork server on the same socket."""
+    write(
+        "forks",
+        f"""
+        import os, sys
+        from tests.support.gate import Marks
+
+        pid, child = os.getpid(), os.fork()
+        if child:
+            os.waitpid(child, 0)
+        else:
+            Marks({marks.path!r}).add("child")
+            {HELPERS[how]}
+        """,
+    )
+    write("next", f"from tests.support.gate import Marks; Marks({marks.path!r}).add('next')")
+    with ForkPoolExecutor(1, preload=("forks", "next")) as ex:
+        assert ex.submit(os.getppid).result() == ex.submit(look, "forks", "pid").result()
+    assert marks.words() == ["child", "next"]
+    assert caplog.text == ""
+
+
+def test_what_such_a_child_printed_is_not_lost(write: Write, capfd: pytest.CaptureFixture[str]) -> None:
+    write("forks", "import os\nif os.fork():\n    os.wait()\nelse:\n    print('child', end='')")
+    with ForkPoolExecutor(1, preload=("forks",)) as ex:
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+    assert capfd.readouterr().out == "child"
+
+
 # --- a fork server that replaces another ----------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -268,6 +269,28 @@ def test_initializer(how: str, gate: Gate) -> None:
             if how in RAISED:
                 assert type(error.__cause__) is RAISED[how]  # type: ignore[union-attr]
         check_pool(ex, 0, "initializer", how)
+
+
+def fork_and_come_back(marks: Marks, how: str) -> None:
+    """Both processes come back from here, the child first."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    else:
+        marks.add("child")
+        if how == "sys.exit":
+            sys.exit()
+        if how == "raise":
+            raise ValueError("only the child")
+
+
+@pytest.mark.parametrize("how", ["return", "sys.exit", "raise"])
+def test_a_child_that_the_initializer_forks_does_not_speak_for_the_worker(how: str, marks: Marks) -> None:
+    """It said that the initializer had failed, and the pool was broken."""
+    assert row("the initializer or a preloaded module forks").gets == "its result"
+    with ForkPoolExecutor(2, initializer=fork_and_come_back, initargs=(marks, how)) as ex:
+        assert [ex.submit(tasks.add, n, n).result() for n in range(10)] == [2 * n for n in range(10)]
+    assert set(marks.words()) == {"child"}
 
 
 def stop_after_telling(gate: Any) -> None:

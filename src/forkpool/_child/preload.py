@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from .output import flush_output
 from .threads import Census
 
 running = ""  # the name that is being preloaded
@@ -61,7 +63,7 @@ def preload(names: list[str], main: dict[str, str] | None, tell_next: Callable[[
 
 def _load(name: str, main: dict[str, str] | None) -> None:
     global running
-    running = name
+    running, pid = name, os.getpid()
     try:
         if name != "__main__":
             __import__(name)  # not import_module: its frames would stand in the user's traceback
@@ -71,6 +73,9 @@ def _load(name: str, main: dict[str, str] | None) -> None:
             run_program(main)
     finally:
         running = ""
+        if os.getpid() != pid:  # a child that it forked came back, by an exception or not: it is no fork server
+            flush_output()
+            os._exit(0)
 
 
 def _import_what_is_lazy() -> None:

@@ -246,12 +246,14 @@ class TaskLoop:
         if kind == _STOP:
             return False
         try:
-            self._call(*self._decode(payload))
+            try:
+                self._call(*self._decode(payload))
+            finally:
+                self._check_pid()  # before it is said to have failed: a helper that it forked ends by `sys.exit()`
         except BaseException as error:
             self._answer(_INIT_FAILED, 0, self._describe(error))
             return False
         finally:
-            self._check_pid()
             flush_output()
         return True
 
@@ -369,7 +371,7 @@ class TaskLoop:
 
     def _check_pid(self) -> None:
         if os.getpid() != self._pid:
-            os._exit(0)  # a forked child of the task came back from it: it is no worker
+            os._exit(0)  # a forked child of the task, or of the initializer, came back from it: it is no worker
 
     def _check_answer_fd(self) -> None:
         """A task may have put another file there, whose reader waits for nothing. After a short one, the host finds out."""
