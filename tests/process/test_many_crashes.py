@@ -4,8 +4,11 @@ There the host is a program of its own, so that what pytest does meanwhile is no
 when workers die again and again, in a task or before they are ready.
 """
 
+import contextlib
+import fcntl
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -16,8 +19,8 @@ import pytest
 
 from forkpool import ForkFuture, ForkPoolExecutor, PoolBrokenError, WorkerCrashedError
 from forkpool._core.staffing import START_FAILURES_IN_A_ROW
-from tests.support import tasks
-from tests.support.gate import Marks
+from tests.support import processes, tasks
+from tests.support.gate import Gate, Marks
 
 CYCLES = """
     import gc, json, threading
@@ -153,3 +156,46 @@ def test_failures_to_start_that_are_not_in_a_row(marks: Marks) -> None:
             assert type(ex.submit(tasks.leave, 3).exception()) is WorkerCrashedError
     failures = len(marks.words()) * 2 // 3
     assert failures > START_FAILURES_IN_A_ROW
+
+
+def close_what_is_unknown(marks: Marks) -> None:
+    """A well-meaning initializer: it closes all pipes that it finds open for reading, ours among them."""
+    marks.add("tried")
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            is_pipe = os.readlink(f"/proc/self/fd/{name}").startswith("pipe:")
+            if int(name) > 2 and is_pipe and fcntl.fcntl(int(name), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                os.close(int(name))
+
+
+def test_workers_that_are_ready_and_then_end_before_they_take_anything(marks: Marks) -> None:
+    """They were forked without a pause and without end, and the calls waited."""
+    with ForkPoolExecutor(1, initializer=close_what_is_unknown, initargs=(marks,)) as ex:
+        futures = [ex.submit(tasks.add, 1, 1) for _ in range(3)]
+        wait(futures)
+        errors = [future.exception() for future in futures]
+        assert {type(error) for error in errors} == {PoolBrokenError}
+        assert all("ended before its first task (exit status 1)" in str(error) for error in errors)
+    assert len(marks.words()) == START_FAILURES_IN_A_ROW
+
+
+def test_fresh_workers_are_killed_again_and_again_while_calls_get_done(gate: Gate) -> None:
+    """By somebody else, each as it is about to take its first call: that is no sign that workers are of no use."""
+    with ForkPoolExecutor(1, initializer=gate.enter) as ex:
+        for number in range(2 * START_FAILURES_IN_A_ROW):
+            first = ex.submit(os.getpid)
+            fresh = gate.wait_inside()
+            assert first.cancel()
+            gate.release()
+            while ex.statistics().workers_started < 2 * number + 1:
+                pass
+            os.kill(fresh, signal.SIGSTOP)
+            processes.wait_state(fresh, "T")
+            future = ex.submit(os.getpid)
+            while ex.statistics().queued:  # until it is sent
+                pass
+            os.kill(fresh, signal.SIGKILL)
+            assert gate.wait_inside() != fresh
+            gate.release()
+            os.kill(future.result(), signal.SIGKILL)
+            processes.wait_exit(future.result())

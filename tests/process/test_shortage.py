@@ -5,12 +5,14 @@ gives it back, and sees the pool grow again. That nothing is left open is looked
 """
 
 import _socket
+import atexit
 import contextlib
 import errno
 import functools
 import os
 import resource
 import signal
+import threading
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, PoolBrokenError, TaskTimeoutError, WorkerCrashedError
+from forkpool._core import staffing
+from forkpool._host.crew import Crew
 from forkpool._host.pool_lines import PoolLines
 from forkpool._host.server_link import ServerLink
 from forkpool._host.snapshot import interpreter_command, take_snapshot
@@ -28,6 +32,43 @@ from tests.support.script import run_script
 from tests.support.shortage import ForkFails, FullEpoll, Warnings, descriptors_left
 
 HOST_NEEDS = 20  # descriptors from the first submit to the first task, with the claims on CPUs and one to spare
+
+
+def say_goodbye_at(gate: Gate) -> None:
+    atexit.register(gate.enter)
+
+
+def test_the_host_has_room_for_one_worker_and_that_one_takes_long_to_leave(
+    gate: Gate, second_gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its successor could not be started meanwhile, and that broke the pool."""
+    monkeypatch.setattr(staffing, "MAX_BACKOFF_S", 0.05)
+    failed, on_not_started = threading.Semaphore(0), Crew.on_not_started
+
+    def tell(crew: Crew, worker: Any, reason: str) -> None:
+        on_not_started(crew, worker, reason)
+        failed.release()
+
+    monkeypatch.setattr(Crew, "on_not_started", tell)
+    with ForkPoolExecutor(
+        1, max_tasks_per_child=2, initializer=say_goodbye_at, initargs=(second_gate,), grace_period=60.0
+    ) as ex:
+        assert ex.submit(tasks.add, 1, 1).result() == 2
+        with descriptors_left(0):
+            last = ex.submit(tasks.enter, gate, "last")  # of this worker: its successor is asked for now
+            gate.wait_inside()
+            rest = [ex.submit(tasks.add, number, 1) for number in range(3)]
+            for _ in range(staffing.START_FAILURES_IN_A_ROW):
+                failed.acquire()
+            gate.release()
+            second_gate.wait_inside()
+            assert last.result() == "last"
+            while failed.acquire(blocking=False):
+                pass
+            failed.acquire()
+            failed.acquire()  # this one began after it was about to leave
+        second_gate.open_for_all()
+        assert [future.result() for future in rest] == [1, 2, 3]
 
 
 def submit_if_possible(ex: ForkPoolExecutor) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from forkpool._core.ahead import MAX_AHEAD, RECALL_AFTER_S
 from forkpool._core.machine import UNTAKEN_PATIENCE_S
 from forkpool._core.staffing import FIRST_BACKOFF_S, MAX_BACKOFF_S, START_FAILURES_IN_A_ROW
-from forkpool._core.states import Verb
+from forkpool._core.states import Expiry, Verb, Verdict
 from forkpool._core.wire import INLINE_BYTES
 from tests.support.machine_host import GRACE_S, SHORT_S, Host, die_at_start, fail_to_spawn
 
@@ -499,6 +499,119 @@ def test_starts_may_fail_for_hours_while_a_worker_works() -> None:
         assert fail_to_spawn(host) == []
         host.later(MAX_BACKOFF_S)
     assert host.ready(max(host.machine.workers)) == [("SEND", max(host.machine.workers), "b")]
+
+
+def test_the_end_of_a_worker_makes_room_for_another_at_once() -> None:
+    host = Host(3).busy("a")
+    host.submit("b", "c")
+    assert host.step() == [("SPAWN", 2), ("SPAWN", 3)]
+    fail_to_spawn(host)
+    while fail_to_spawn(host) == [] and host.next_time() != MAX_BACKOFF_S:
+        host.later(MAX_BACKOFF_S)
+    assert host.gone(1) == [("END", 1, "a", "CRASHED"), ("SPAWN", max(host.machine.workers))], "of two, try with one"
+    for _ in range(START_FAILURES_IN_A_ROW - 2):
+        assert fail_to_spawn(host) == []
+        host.later(MAX_BACKOFF_S)
+    assert fail_to_spawn(host) == [("END", None, "b", "POOL_BROKEN"), ("END", None, "c", "POOL_BROKEN")]
+
+
+# --- workers that are ready, and then end before they have taken a task
+
+
+def start_in_vain(host: Host) -> list[tuple[object, ...]]:
+    """The newest worker is ready, is sent what waits, and ends before it has taken it."""
+    generation = max(host.machine.workers)
+    host.ready(generation)
+    return host.gone(generation, *[task.name for task in host.worker(generation).tasks])
+
+
+def test_workers_that_always_end_before_their_first_task_break_the_pool() -> None:
+    # Each start made good for the one before: they were forked without a pause, and the call waited without end.
+    host = Host(1)
+    host.submit("a")
+    host.step()
+    assert start_in_vain(host) == [("SPAWN", 2)], "somebody may have killed it"
+    pause = 2 * FIRST_BACKOFF_S
+    for _ in range(START_FAILURES_IN_A_ROW - 2):
+        assert start_in_vain(host) == []
+        assert host.next_time() == round(pause, 6)
+        assert len(host.later(pause)) == 1
+        pause *= 2
+    assert start_in_vain(host) == [("END", None, "a", "POOL_BROKEN")]
+    assert host.put_back == ["a"] * START_FAILURES_IN_A_ROW
+
+
+def test_a_row_of_ends_before_the_first_task_is_one_failure() -> None:
+    host = Host(8)
+    host.submit(*"abcdefgh")
+    host.step()
+    host.ready(*range(1, 9))
+    for generation in range(1, 9):
+        worker = host.worker(generation)
+        host.machine.on_recalled(worker, [task.seq for task in worker.tasks], host.now, alive=False)
+        host.machine.on_gone(worker, host.now)
+    assert len(host.step()) == 8
+    assert not host.machine.broken
+
+
+def test_fresh_workers_may_be_killed_again_and_again_while_tasks_are_answered() -> None:
+    host = Host(1)
+    for number in range(10 * START_FAILURES_IN_A_ROW):
+        host.submit(f"t{number}")
+        host.step()
+        for _ in range(2):
+            start_in_vain(host)
+            host.later(MAX_BACKOFF_S)
+        newest = max(host.machine.workers)
+        assert host.ready(newest) == [("SEND", newest, f"t{number}")]
+        host.answer(newest)
+        host.machine.on_recycle(Expiry.RESTART, host.now)  # the next one is fresh again
+        host.step()
+        host.gone(newest)
+    assert not host.machine.broken
+
+
+def test_a_fresh_worker_that_nobody_waits_for_may_be_killed_as_often_as_anybody_likes() -> None:
+    host = Host(1)
+    for number in range(10 * START_FAILURES_IN_A_ROW):
+        host.submit(f"t{number}")
+        [(verb, generation)] = host.step()
+        assert verb == "SPAWN"
+        assert isinstance(generation, int)
+        host.cancel(f"t{number}")
+        assert host.ready(generation) == []
+        assert host.gone(generation) == []
+    assert not host.machine.broken
+
+
+def test_what_ends_before_its_first_task_does_not_break_a_pool_in_which_another_works() -> None:
+    host = Host(2).busy("a")
+    host.submit("b")
+    host.step()
+    for _ in range(10 * START_FAILURES_IN_A_ROW):
+        start_in_vain(host)
+        assert host.later(MAX_BACKOFF_S) in ([], [("SPAWN", max(host.machine.workers))])
+    assert not host.machine.broken
+    assert host.next_time() is None, "an attempt is made"
+    assert start_in_vain(host) == []
+    assert host.next_time() == MAX_BACKOFF_S
+
+
+def test_a_worker_whose_task_was_stolen_was_none_in_vain() -> None:
+    # A thread of its initializer reads our pipe: what is lost ends by rules of its own.
+    host = Host(1)
+    for number in range(START_FAILURES_IN_A_ROW):
+        host.submit(f"t{number}")
+        host.step()
+        for _ in range(2):
+            generation = max(host.machine.workers)
+            host.ready(generation)
+            worker = host.worker(generation)
+            host.machine.on_lost(worker, [task.seq for task in worker.tasks], host.now, alive=False)
+            host.machine.on_gone(worker, host.now)
+            host.step()
+        assert host.tasks[f"t{number}"].verdict is Verdict.CRASHED
+    assert not host.machine.broken
 
 
 def test_a_start_failure_that_breaks_the_pool_kills_nobody_who_is_dead() -> None:

@@ -5,7 +5,7 @@ Runs in: pytest. See tests/unit/test_machine.py.
 
 from forkpool._core.ahead import RECALL_AFTER_S
 from forkpool._core.staffing import MAX_BACKOFF_S, START_FAILURES_IN_A_ROW
-from forkpool._core.states import Expiry
+from forkpool._core.states import Expiry, WorkerState
 from tests.support.machine_host import GRACE_S, SHORT_S, Host, fail_to_spawn
 
 
@@ -94,6 +94,51 @@ def test_an_heir_that_cannot_be_started_leaves_the_last_task_alone() -> None:
         assert fail_to_spawn(host) == []
     assert not host.machine.broken
     assert host.answer(1) == [("STOP", 1)]
+
+
+def test_an_heir_that_cannot_be_started_while_the_old_worker_leaves_is_waited_for() -> None:
+    # A worker that flushes and says goodbye takes up what the heir would need: the pool was broken meanwhile.
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    host.submit("b")
+    for _ in range(START_FAILURES_IN_A_ROW):
+        host.later(MAX_BACKOFF_S)
+        assert fail_to_spawn(host) == []
+    host.now += MAX_BACKOFF_S
+    assert host.answer(1) == [("STOP", 1), ("SPAWN", 7)]
+    assert fail_to_spawn(host) == []
+    assert not host.machine.broken
+    assert host.gone(1) == [("SPAWN", 8)]
+    assert host.ready(8) == [("SEND", 8, "b"), ("SPAWN", 9)]
+
+
+def test_heirs_that_end_while_they_wait_are_forked_with_growing_pauses() -> None:
+    # They were forked one after the other, as long as the last task of the slot's worker ran.
+    host = Host(1, max_tasks_per_child=1).busy("a")
+    pauses = []
+    for _ in range(START_FAILURES_IN_A_ROW + 2):
+        heir = max(host.machine.workers)
+        host.ready(heir)
+        host.gone(heir)
+        pauses.append(host.next_time())
+        host.later(MAX_BACKOFF_S)
+    assert pauses == [None, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    assert not host.machine.broken
+
+
+def test_heirs_of_those_that_end_before_they_take_anything_are_forked_with_pauses() -> None:
+    # Each was asked for when the one before was sent the task, so it belonged to an attempt that had been counted.
+    host = Host(2, max_tasks_per_child=1).busy("long")
+    host.submit("a")
+    host.step()
+    rounds = 0
+    while host.next_time() is None:
+        rounds += 1
+        for generation in sorted(host.machine.workers):
+            if host.worker(generation).state is WorkerState.SPAWNED:
+                host.ready(generation)
+                host.gone(generation, *[task.name for task in host.worker(generation).tasks])
+    assert rounds <= 4
+    assert not host.machine.broken
 
 
 def test_heirs_that_wait_leave_when_the_pool_closes_without_work_for_them() -> None:

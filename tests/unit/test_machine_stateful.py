@@ -9,6 +9,8 @@ have come exactly once. So a stall is found in whatever state the rules have rea
 """
 
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, settings
@@ -678,8 +680,48 @@ class Host(RuleBasedStateMachine):
     @precondition(lambda self: any(not p.born for p in self.known()))
     def fail_to_spawn(self, data: st.DataObject) -> None:
         process = data.draw(st.sampled_from([p for p in self.known() if not p.born]))
+        self.host_hears_of_a_failed_start(process)
+
+    def host_hears_of_a_failed_start(self, process: Process) -> None:
         process.dead = True
-        self.machine.on_spawn_failed(process.worker, self.now)
+        with self.judged_if_it_breaks():
+            self.machine.on_spawn_failed(process.worker, self.now)
+
+    @contextmanager
+    def judged_if_it_breaks(self) -> Iterator[None]:
+        """A pool in which a worker lives that has started is not given up because others do not start."""
+        was_broken = self.machine.broken
+        yield
+        if self.machine.broken and not was_broken:
+            assert not [p for p in self.known() if p.born], "somebody works, or leaves and so makes room"
+
+    @rule(count=st.integers(1, 7))
+    @precondition(lambda self: self.seq >= self.lives or self.alive())
+    def shortage(self, count: int) -> None:
+        """Nobody can be started, so many times in a row."""
+        for _ in range(count):
+            for process in [p for p in self.known() if not p.born]:
+                self.host_hears_of_a_failed_start(process)
+            self.time_passes_to_the_next_deadline()
+
+    @rule(count=st.integers(7, 9), pauses=st.booleans())
+    @precondition(lambda self: self.seq >= self.lives or self.alive())
+    def spoilt_initializer(self, count: int, pauses: bool) -> None:
+        """Whoever starts ends before it takes anything: there is a pause soon."""
+        for number in range(count):
+            self.step()
+            unborn = [p for p in self.known() if not p.born and not p.dead]
+            if number > 5 and not pauses:  # not sooner: some were asked for before the last end, or failed to start before
+                assert not [p for p in unborn if not p.asked_to_leave], "forks without end"
+            for process in unborn:
+                self.host_hears_ready(process)
+            self.step()
+            for process in self.known():
+                if process in unborn:
+                    process.dead = True
+                    self.host_hears_of_death(process)
+            if pauses:
+                self.time_passes_to_the_next_deadline()
 
     @rule()
     @precondition(lambda self: self.seq >= self.lives)
@@ -749,7 +791,8 @@ class Host(RuleBasedStateMachine):
         self.host_reads(process)
         self.machine.on_recalled(process.worker, self.take_from_pipe(process.worker), self.now, alive=False)
         self.host_learns_of_losses(process, list(process.stolen), alive=False)
-        self.machine.on_gone(process.worker, self.now)
+        with self.judged_if_it_breaks():
+            self.machine.on_gone(process.worker, self.now)
         self.act()
         process.holds = None  # judged; a further attempt may be sent elsewhere now
 

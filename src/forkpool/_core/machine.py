@@ -87,6 +87,8 @@ class PoolMachine(Workforce):
     def on_answer(self, worker: Worker, now: float, seconds: float) -> Task:
         """The worker answered its first task, which took it so long; the host has the result. Returns that task."""
         task = worker.tasks.popleft()
+        if not worker.tasks_done:
+            self._staffing.on_first_answer()
         if self._lost_before:
             self._lost_before.discard(task)
         self._ahead.durations.learn(task.name, seconds)
@@ -266,7 +268,7 @@ class PoolMachine(Workforce):
 
     def on_gone(self, worker: Worker, now: float) -> None:
         """The worker is dead; its answers and what it never took were reported."""
-        started = worker.state is not WorkerState.SPAWNED
+        state, useless = worker.state, worker.is_useless
         crash = Verdict.POOL_KILLED if worker.terminated else Verdict.CRASHED
         if worker.is_ready and worker.doom is None and not worker.tasks and worker.expiry is Expiry.LOST_TASK:
             self.replaced[Expiry.LOST_TASK.value] += 1
@@ -278,8 +280,12 @@ class PoolMachine(Workforce):
             verdict = crash if task.verdict is Verdict.CRASHED else worker.doom or crash
             if not self.on_failure(task, worker, repeating.OF_VERDICT.get(verdict, ())):
                 self._end(task, verdict, worker)
-        if not started:
+        if state is WorkerState.SPAWNED:
             self._start_failed(worker, now)
+        elif not useless:
+            self._staffing.on_room()
+        elif self.queue or state is WorkerState.WAITING:  # else nobody waits for another one
+            self._break_if(self._staffing.on_useless(worker, now))
 
     def on_spawn_failed(self, worker: Worker, now: float) -> None:
         """There is no such worker: the fork, or what it needs, failed."""
@@ -487,8 +493,11 @@ class PoolMachine(Workforce):
     def _start_failed(self, worker: Worker, now: float) -> None:
         if worker.doom is not None or worker.leaving:
             return  # it was to end anyway
-        works = any(w.state in (WorkerState.READY, WorkerState.BUSY) for w in self.workers.values())
-        if self._staffing.on_failed(worker, now) and not works:
+        self._break_if(self._staffing.on_failed(worker, now))
+
+    def _break_if(self, too_often: bool) -> None:
+        """Give up if no worker is there that started: one that works, or that leaves and so makes room for another."""
+        if too_often and all(worker.state is WorkerState.SPAWNED for worker in self.workers.values()):
             self.on_break()
 
     def _deadline_passed(self, worker: Worker, now: float) -> None:

@@ -5,6 +5,9 @@ Hard parts:
 - A slot may have an heir: a worker that is forked while the slot's worker runs the last task that it gets. See `machine`.
 - One cause (a dead fork server, one moment without memory) fails a whole row of starts. That row is one failure: all
   workers that were asked for before it belong to the attempt that failed.
+- A worker that is ready and ends by itself before it has taken a task may have been killed by somebody, or its initializer may
+  have spoiled it as it will spoil each: forks would have no end. The first of a row is replaced at once, the next ones like
+  those that could not be started. Such a row ends with an answer, or when another worker ends; a mere start is no proof.
 Tests: tests/unit/test_machine.py, tests/unit/test_machine_recycling.py
 """
 
@@ -31,6 +34,7 @@ class Staffing:
         self._expired: dict[int, Worker] = {}  # by generation: each owns a slot and has no heir yet
         self._generation = 0
         self._failures = 0  # in a row
+        self._useless = 0  # workers in a row that started, and ended by themselves before they had taken a task
         self._failed_through = 0  # workers up to this generation belong to the attempts that were counted
 
     def wanted(self, queued: int, *, renew: bool) -> tuple[int, int]:
@@ -81,10 +85,13 @@ class Staffing:
         self._expired[worker.generation] = worker
 
     def on_ready(self, worker: Worker) -> None:
-        """A worker has started."""
+        """A worker has started. After two that were of no use in a row, only an answer tells that another one need not wait."""
         self.on_born_or_not(worker)
-        self._failures = 0
-        self.retry_at = None
+        if self._useless > 1:
+            self._failures = self._useless
+        else:
+            self._failures = 0
+            self.retry_at = None
 
     def on_born_or_not(self, worker: Worker) -> None:
         """A worker that was asked for is ready, or will never be."""
@@ -93,11 +100,45 @@ class Staffing:
 
     def on_failed(self, worker: Worker, now: float) -> bool:
         """A worker could not be started. Returns whether that happened too often in a row."""
-        if worker.generation > self._failed_through:
-            self._failed_through = self._generation
-            self.retry_at = now + min(FIRST_BACKOFF_S * 2 ** min(self._failures, _MOST_DOUBLINGS), MAX_BACKOFF_S)
+        if self._is_another_attempt(worker):
             self._failures += 1
+            self._pause(now)
         return self._failures >= START_FAILURES_IN_A_ROW
+
+    def on_useless(self, worker: Worker, now: float) -> bool:
+        """A worker was ready, and ended by itself before it had taken a task. Returns whether too many did in a row."""
+        if self._is_another_attempt(worker):
+            self._useless += 1
+            if self._useless == 1:
+                self._begin_anew()
+            else:
+                self._failures = self._useless
+                self._pause(now)
+        return self._useless >= START_FAILURES_IN_A_ROW
+
+    def _is_another_attempt(self, worker: Worker) -> bool:
+        """Whether this failure belongs to no attempt that was counted; then it is."""
+        if worker.generation <= self._failed_through:
+            return False
+        self._failed_through = self._generation
+        return True
+
+    def _pause(self, now: float) -> None:
+        self.retry_at = now + min(FIRST_BACKOFF_S * 2 ** min(self._failures - 1, _MOST_DOUBLINGS), MAX_BACKOFF_S)
+
+    def on_first_answer(self) -> None:
+        """A worker has answered its first task: workers are of use."""
+        self._useless = 0
+
+    def on_room(self) -> None:
+        """A worker has ended that was of use, or that we wanted to end."""
+        self._useless = 0
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """What failed while a worker was there may work now that it is gone."""
+        self._failures = min(self._failures, 1)  # of many, try with one
+        self.retry_at = None
 
     def leave(self, worker: Worker) -> Worker | None:
         """The worker needs no slot any more. Returns the heir, if it has one. A second call does nothing."""

@@ -158,3 +158,9 @@ class Worker:
     def is_ready(self) -> bool:
         """Whether it works, or could."""
         return self.state in (WorkerState.WAITING, WorkerState.READY, WorkerState.BUSY)
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether it was ready, and has done and holds nothing, though nobody wants it to end: asked when it has ended."""
+        wanted = self.doom is None and not self.terminated and self.expiry is not Expiry.LOST_TASK
+        return self.is_ready and wanted and not self.tasks and not self.tasks_done

@@ -354,8 +354,9 @@ class Crew:
         self._unwatch(link)
         finish_lines(link)
         worker = self._machine.workers[generation]
-        if worker.state is WorkerState.SPAWNED:
-            self.start_failure = link.note or f"worker {link.pid} ended before it was ready ({_status_text(death.status)})"
+        if not worker.tasks_done:
+            before = "it was ready" if worker.state is WorkerState.SPAWNED else "its first task"
+            self.start_failure = link.note or f"worker {link.pid} ended before {before} ({_status_text(death.status)})"
         self._dead.append(generation)
         self._machine.on_recalled(worker, link.recall(), clock.now(), alive=False)
         never_took = link.never_took([task.seq for task in worker.tasks])

@@ -337,7 +337,8 @@ class Servers:
 
     def _on_readable(self, server: ServerLink) -> None:
         try:
-            while server.fileno() >= 0:  # one that was replaced is closed when it could not fork the last worker it was asked for
+            # One that was replaced is closed in between, when it says that it could not fork the last worker it was asked for.
+            while server.fileno() >= 0:
                 self._on_report(server, *server.receive())
         except BlockingIOError:
             pass
