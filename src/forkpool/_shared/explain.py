@@ -109,7 +109,7 @@ def _is_call(make_session: Callable[[], Any]) -> bool:
     """Tell whether it is a call, for workers that were not forked from the program."""
     from forkpool._shared.session import Session
 
-    return make_session is Session
+    return type(make_session()) is Session
 
 
 def _bare(path: str) -> str:
