@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from forkpool import ForkPoolExecutor, SerializationError, WorkerCrashedError
+from forkpool._core import ahead, machine
 from forkpool._core.states import Task
 from forkpool._host import any_pool
 from forkpool._host.intake import Intake
@@ -132,6 +133,26 @@ def is_waiting(thread: threading.Thread) -> bool:
     """Whether it stands in a wait for something of `threading`."""
     frame = sys._current_frames().get(thread.ident or 0)
     return frame is not None and frame.f_code.co_filename == threading.__file__ and frame.f_code.co_name == "wait"
+
+
+def test_cancelling_shutdown_cancels_what_was_sent_ahead(gate: Gate, marks: Marks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came back from the worker's pipe, was queued again, and ran."""
+    for module in (ahead, machine):
+        monkeypatch.setattr(module, "RECALL_AFTER_S", 3600.0)  # else it may have come back before the shutdown
+    ex = ForkPoolExecutor(1)
+    wait([ex.submit(tasks.mark_then, marks, "known") for _ in range(50)])  # as short: such calls are sent ahead
+    running = ex.submit(tasks.mark_then, marks, "running", tasks.enter, gate, "ran")
+    behind = [ex.submit(tasks.mark_then, marks, "behind") for _ in range(20)]
+    gate.wait_inside()
+    ex.shutdown(wait=False, cancel_futures=True)
+    ex.statistics()  # answered when the pool has done as it was told
+    assert all(future.cancelled() for future in behind)
+    assert not running.done()
+    gate.open_for_all()
+    assert running.result() == "ran"
+    ex.shutdown()
+    assert "behind" not in marks.words()
+    assert ex.statistics().cancelled == len(behind)
 
 
 def _error_of(future: Any) -> Any:

@@ -30,5 +30,5 @@ def check_invariants(machine: PoolMachine) -> None:
     machine.queue.check_invariants()
     assert all(task.seq == 0 for task in machine.queue)
     assert machine._lost_before <= set(tasks)
-    assert not machine.queue or not (machine.broken or machine._discarding)
+    assert not machine.queue or not (machine.broken or machine._begins_nothing)
     assert not machine._finished or not workers

@@ -671,6 +671,44 @@ def test_close_with_cancel_ends_the_queue_and_waits_for_what_runs() -> None:
     assert host.gone(1) == [("FINISHED",)]
 
 
+def test_close_with_cancel_takes_back_what_was_sent_ahead_and_ends_it() -> None:
+    """What came back was queued, and run."""
+    host = Host().ahead(4)
+    first, second, third, fourth = [task.seq for task in host.worker(1).tasks]
+    assert host.close(cancel_queued=True) == [("RECALL", 1)]
+    host.machine.on_recalled(host.worker(1), [third, fourth], host.now, alive=True)  # the second one was quicker
+    assert host.step() == [("END", 1, "x", "CANCELLED")] * 2
+    assert [task.seq for task in host.worker(1).tasks] == [first, second]
+    assert host.put_back == []
+    assert host.answer(1) == []
+    assert host.answer(1) == [("STOP", 1)]
+    assert host.gone(1) == [("FINISHED",)]
+
+
+def test_close_with_cancel_ends_what_the_worker_had_not_even_taken() -> None:
+    host = Host().ahead(2)
+    host.close(cancel_queued=True)
+    host.machine.on_recalled(host.worker(1), [task.seq for task in host.worker(1).tasks], host.now, alive=True)
+    assert host.step() == [("END", 1, "x", "CANCELLED")] * 2 + [("STOP", 1)]
+
+
+def test_close_with_cancel_when_the_worker_dies_before_its_tasks_are_taken_back() -> None:
+    host = Host().ahead(2)
+    behind = host.worker(1).tasks[1].seq
+    host.machine.on_close(cancel_queued=True)
+    host.machine.on_recalled(host.worker(1), [behind], host.now, alive=False)
+    host.machine.on_gone(host.worker(1), host.now)
+    ended = [("END", 1, "x", "CANCELLED"), ("END", 1, "x", "CRASHED")]
+    assert host.step() == [("RECALL", 1), *ended, ("FINISHED",)]
+
+
+def test_a_task_that_comes_in_after_close_with_cancel_is_cancelled() -> None:
+    host = Host(1).busy("a")
+    host.close(cancel_queued=True)
+    host.submit("b")
+    assert host.step() == [("END", None, "b", "CANCELLED")]
+
+
 def test_close_while_a_worker_starts() -> None:
     host = Host(1)
     host.submit("a")

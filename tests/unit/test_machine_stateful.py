@@ -217,7 +217,6 @@ class Host(RuleBasedStateMachine):
         assert not call.ends, "tried again after its end"
         assert call.began_in == [worker.generation]
         assert not self.machine.broken
-        assert not self.stopped
         assert not self.queue_cancelled
         if call.kill_asked:
             return False
@@ -242,6 +241,7 @@ class Host(RuleBasedStateMachine):
             self.act()
             self.machine.dispatch(self.now)
         self.check_no_stall()
+        self.check_nothing_waits_to_begin()
 
     def act(self) -> None:
         while self.machine.actions:
@@ -254,7 +254,7 @@ class Host(RuleBasedStateMachine):
         seated = [p.worker.slot for p in self.processes.values() if p.worker.owns_slot and p.worker is not worker]
         assert (worker.slot in seated) == (worker.heir_of is not None)
         assert 0 <= worker.slot < self.max_workers
-        assert not self.stopped, "a worker is started after everything was stopped"
+        assert not self.queue_cancelled, "a worker is started for nothing"
         self.processes[worker.generation] = Process(worker)
 
     def do_send(self, worker: Worker, task: Task) -> None:
@@ -265,6 +265,7 @@ class Host(RuleBasedStateMachine):
         assert not process.asked_to_leave
         assert worker.generation not in self.recycled
         assert call.claimed
+        assert not self.queue_cancelled, "it begins after all that had not begun was cancelled"
         assert not call.began_in, "run twice"
         assert not call.ends
         assert all(task not in other.is_busy_with for other in self.processes.values()), "sent twice"
@@ -449,7 +450,7 @@ class Host(RuleBasedStateMachine):
 
     def judge_cancelled(self, call: Call, worker: Worker | None) -> None:
         assert not call.began_in
-        assert self.closed or call.kill_asked or call.cancelled
+        assert self.queue_cancelled or call.kill_asked or call.cancelled
 
     def judge_pool_broken(self, call: Call, worker: Worker | None) -> None:
         assert not call.began_in
@@ -538,20 +539,19 @@ class Host(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.seq >= self.lives)
     def abort(self) -> None:
-        self.closed = self.aborted = True
-        self.stopped = True
+        self.closed = self.aborted = self.stopped = self.queue_cancelled = True
         self.machine.on_abort(self.now)
 
     @rule()
     @precondition(lambda self: self.seq >= self.lives)
     def kill_all(self) -> None:
-        self.closed = self.stopped = True
+        self.closed = self.stopped = self.queue_cancelled = True
         self.machine.on_kill_all(Verdict.POOL_KILLED)
 
     @rule()
     @precondition(lambda self: self.seq >= self.lives)
     def terminate_all(self) -> None:
-        self.closed = self.stopped = True
+        self.closed = self.stopped = self.queue_cancelled = True
         self.machine.on_terminate_all(self.now)
 
     # --- rules: workers do something; the host does not know yet
@@ -841,6 +841,12 @@ class Host(RuleBasedStateMachine):
                 assert worker.deadline is not None, "nobody looks at its timeout"
         told_soon = any(process.answers or process.dead for process in self.known())
         assert due is None or due > self.now or told_soon, "the host would spin"
+
+    def check_nothing_waits_to_begin(self) -> None:
+        """After a shutdown that cancels, a pipe holds at most what its worker takes at once: that is waiting for nothing."""
+        for process in self.known():
+            if self.queue_cancelled and process.pipe:
+                assert len(process.is_busy_with) == 1
 
     # --- the end
 

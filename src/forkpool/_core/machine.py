@@ -63,8 +63,8 @@ class PoolMachine(Workforce):
         self.broken = False
         self.closing = False
         self._lost_before: set[Task] = set()  # on the way from the host to their workers; they have not ended
-        self._discarding = False  # what comes back from a worker is not run again
-        self._no_retries = False  # what fails is not run again
+        self.ends_all = False  # what runs is to end soon
+        self._begins_nothing = False  # what has not begun is cancelled, wherever it comes from, and what fails is not run again
         self._try_start = try_start
         self._put_back = put_back
         self._repeat = repeat
@@ -79,7 +79,7 @@ class PoolMachine(Workforce):
         """A task was accepted. Call `dispatch` when the batch is in."""
         if self.broken:
             self._end(task, Verdict.POOL_BROKEN, None)
-        elif self._discarding:
+        elif self._begins_nothing:
             self._end(task, Verdict.CANCELLED, None)
         else:
             self.queue.append(task)
@@ -134,7 +134,7 @@ class PoolMachine(Workforce):
 
         Returns whether it waits now to be run again, in front of those of its priority. Else it is to end with its error.
         """
-        if self.broken or self._no_retries or not repeating.is_asked_for(task, error) or not self._repeat(task, worker):
+        if self.broken or self._begins_nothing or not repeating.is_asked_for(task, error) or not self._repeat(task, worker):
             return False
         assert isinstance(task, RepeatableTask)  # else it is not asked for
         task.verdict, task.seq = None, 0
@@ -193,7 +193,7 @@ class PoolMachine(Workforce):
 
     def _take_back(self, task: Task, worker: Worker) -> None:
         """The worker has the task no more, and never ran it."""
-        if task.verdict is Verdict.KILLED or self._discarding:
+        if task.verdict is Verdict.KILLED or self._begins_nothing:
             self._end(task, Verdict.CANCELLED, worker)
         elif self.broken:
             self._end(task, Verdict.POOL_BROKEN, worker)
@@ -295,11 +295,15 @@ class PoolMachine(Workforce):
     # --- facts: the pool -------------------------------------------------------------------------------
 
     def on_close(self, *, cancel_queued: bool) -> None:
-        """No more work will come; finish what was accepted, or only what runs."""
+        """No more work will come; finish what was accepted, or only what runs.
+
+        What a worker was sent while it had nothing else counts as running: it takes that at once.
+        """
         self.closing = True
         if cancel_queued:
-            self._no_retries = True
+            self._begins_nothing = True
             self._drop_queue(Verdict.CANCELLED)
+            self._recall_what_waits()
 
     def on_break(self) -> None:
         """The pool can never work again: the queued tasks end; running ones may finish."""
@@ -315,7 +319,7 @@ class PoolMachine(Workforce):
             self.on_kill_all(Verdict.KILLED)
             return
         self._abort_at = limit = now + self._grace_s
-        self._discarding = True
+        self.ends_all = True
         self.on_close(cancel_queued=True)
         for worker in self.workers.values():
             if worker.doom is None:
@@ -323,24 +327,19 @@ class PoolMachine(Workforce):
 
     def on_kill_all(self, verdict: Verdict) -> None:
         """Stop everything now."""
-        self._discarding = True
+        self.ends_all = True
         self.on_close(cancel_queued=True)
         for worker in list(self.workers.values()):
             self._kill(worker, verdict)
 
     def on_terminate_all(self, now: float) -> None:
         """The host sends SIGTERM to all; who stays for the grace period is killed."""
-        self._discarding = True
+        self.ends_all = True
         self.on_close(cancel_queued=True)
         for worker in self.workers.values():
             worker.terminated = True
             if worker.doom is None:
                 worker.deadline = now + self._grace_s
-
-    @property
-    def ends_all(self) -> bool:
-        """Whether nothing is run any more, and what runs is to end soon."""
-        return self._discarding
 
     def reopen(self) -> None:
         """A task came in while FINISHED was carried out: finish that one too."""
@@ -523,6 +522,12 @@ class PoolMachine(Workforce):
         task.verdict = verdict
         self._lost_before.discard(task)
         self.actions.append((Verb.END, worker, task))
+
+    def _recall_what_waits(self) -> None:
+        """Have what was sent ahead taken back, to end as `_take_back` says."""
+        for worker in self.workers.values():
+            if len(worker.tasks) > 1:
+                self.actions.append((Verb.RECALL, worker, None))
 
     def _drop_queue(self, verdict: Verdict) -> None:
         while self.queue:
