@@ -106,7 +106,13 @@ def test_program_without_a_guard(start: Start, how: str) -> None:
     check(start(f"{USE_A_POOL}\nuse_a_pool()\n", how).finish())
 
 
-@pytest.mark.parametrize("options", [["-I"], ["-O"], ["-X", "dev"], ["-W", "error"], ["-E"], ["-s"], ["-X", "utf8"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["-I"], ["-O"], ["-X", "dev"], ["-W", "error"], ["-E"], ["-s"], ["-X", "utf8"]),
+        ["-X", "warn_default_encoding", "-W", "error"],
+    ],
+)
 def test_options_of_the_interpreter(start: Start, options: list[str]) -> None:
     source = f"sys.path[:0] = {sys.path!r}\n{USE_A_POOL}\nuse_a_pool()\n"
     check(start(source, python=options).finish())

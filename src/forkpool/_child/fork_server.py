@@ -104,9 +104,9 @@ def _die_before_the_host() -> None:
     """When memory runs out, the kernel is to choose among us and our workers, who inherit this, before it looks at the host."""
     path = "/proc/self/oom_score_adj"
     with contextlib.suppress(OSError):  # no /proc
-        with open(path) as file:
+        with open(path, encoding="ascii") as file:
             ours = int(file.read())
-        with open(path, "w") as file:
+        with open(path, "w", encoding="ascii") as file:
             file.write(str(min(ours + _OOM_ADJUSTMENT, 1000)))
 
 

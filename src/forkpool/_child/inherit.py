@@ -130,7 +130,7 @@ def _read_from_nothing() -> None:
         os.close(fd)
     os.set_inheritable(0, True)
     if sys.stdin is None:  # the host had closed its own
-        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115  # kept for good
+        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115  # kept for good
 
 
 def _apply_interpreter_settings(settings: dict[str, Any]) -> None:

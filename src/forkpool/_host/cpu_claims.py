@@ -146,5 +146,5 @@ def _lock_lines(pid: int) -> Iterator[str]:
     folder = f"/proc/{pid}/fdinfo"
     with contextlib.suppress(OSError):  # another user's, or gone meanwhile
         for name in os.listdir(folder):
-            with contextlib.suppress(OSError), open(f"{folder}/{name}") as file:
+            with contextlib.suppress(OSError), open(f"{folder}/{name}", encoding="utf-8") as file:
                 yield from (line for line in file if line.startswith("lock:"))

@@ -155,7 +155,7 @@ def _children(pid: int) -> list[int]:
     try:
         threads = f"{folder_of(pid)}/task"
         for thread in os.listdir(threads):
-            with open(f"{threads}/{thread}/children") as file:
+            with open(f"{threads}/{thread}/children", encoding="ascii") as file:
                 found += map(int, file.read().split())
     except OSError:  # it has ended, or a kernel without CONFIG_PROC_CHILDREN, or no /proc of ours
         pass

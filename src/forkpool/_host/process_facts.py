@@ -58,7 +58,7 @@ def _is_thread_exiting(folder: str) -> bool:
 
 def _read_fields(folder: str) -> tuple[str, list[str]]:
     """The name in a `stat`, and the fields behind it. No fields: no /proc of ours."""
-    with open(f"{folder}/stat", errors="replace") as file:
+    with open(f"{folder}/stat", encoding="utf-8", errors="replace") as file:
         head, _, tail = file.read().rpartition(")")
     return head.partition("(")[2], tail.split()
 
