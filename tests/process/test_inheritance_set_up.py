@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.script import ROOT, Script
+from tests.support.script import PACKAGE, ROOT, Script
 
 Start = Callable[..., Script]
 
@@ -225,8 +225,11 @@ def test_settings_of_the_interpreter(start: Start) -> None:
     assert worker == host
 
 
-def test_a_deleted_working_directory(start: Start) -> None:
-    program = start("""
+@pytest.mark.parametrize("entries", [None, "", ".", "folder:", ":é'"])
+def test_a_deleted_working_directory(start: Start, entries: str | None) -> None:
+    """With a relative entry in PYTHONPATH no interpreter starts in one."""
+    path = {} if entries is None else {"PYTHONPATH": f"{PACKAGE}:{ROOT}:{entries}"}
+    source = """
         os.mkdir("gone")
         os.chdir("gone")
         os.rmdir(os.getcwd())
@@ -234,9 +237,33 @@ def test_a_deleted_working_directory(start: Start) -> None:
         with ForkPoolExecutor(1) as ex:
             mark("cwd", repr(ex.submit(os.getcwd).exception()))
             mark("again", ex.submit(len, "abc").result())
-        """).finish()
+            mark("path", ex.submit(os.getenv, "PYTHONPATH").result() == os.environ.get("PYTHONPATH"))
+        """
+    program = start(source, env=path).finish()
     assert program.value("cwd") == "FileNotFoundError(2, 'No such file or directory')"
     assert program.value("again") == "3"
+    assert program.value("path") == "True"
+
+
+def test_a_working_directory_that_is_deleted_before_the_fork_server_is_replaced(start: Start) -> None:
+    program = start(
+        """
+        os.mkdir("gone")
+        os.chdir("gone")
+        import signal
+        from forkpool import ForkPoolExecutor
+        with ForkPoolExecutor(1) as ex:
+            server = ex.submit(os.getppid).result()
+            os.rmdir(os.getcwd())
+            os.kill(server, signal.SIGKILL)
+            ex.submit(os._exit, 3).exception()
+            mark("new", ex.submit(os.getppid).result() != server)
+            mark("cwd", repr(ex.submit(os.getcwd).exception()))
+        """,
+        env={"PYTHONPATH": f"{PACKAGE}:{ROOT}:folder"},
+    ).finish()
+    assert program.value("new") == "True"
+    assert program.value("cwd") == "FileNotFoundError(2, 'No such file or directory')"
 
 
 REPLACED = """

@@ -107,8 +107,8 @@ def prepare_worker(snapshot: Snapshot, keep_signals: Iterable[int] = ()) -> Iden
     _prepared.filters.install()
     reset_signals(keep_signals)
     # Deleted: there, a task that writes `out.txt` gets the error that the host would get.
-    deleted = snapshot["cwd"] is None and numbers_as_we_do()
-    host_cwd = f"/proc/{snapshot['host_pid']}/cwd" if deleted else None
+    is_there = snapshot["cwd"] is not None and os.path.isdir(snapshot["cwd"])
+    host_cwd = f"/proc/{snapshot['host_pid']}/cwd" if not is_there and numbers_as_we_do() else None
     return Identity(_prepared, host_cwd)
 
 

@@ -167,14 +167,38 @@ class ServerLink:
 
 
 def _start(command: list[str], snapshot: dict[str, Any], fds: tuple[int, ...]) -> SpawnedProcess:
-    boot = _BOOT.format(
+    environ: dict[str, str] = snapshot["environ"]
+    leave = ""
+    if _is_nowhere():
         # CPython 3.13.0 cannot import `socket` under `-c` in a deleted directory (SystemError; seen).
-        leave="" if snapshot["cwd"] is not None else "os.chdir('/'); ",
+        leave = "os.chdir('/'); "
+        if "PYTHONPATH" in environ:
+            leave += f"os.environ['PYTHONPATH'] = {environ['PYTHONPATH']!r}; "
+            environ = {**environ, "PYTHONPATH": _without_relative(environ["PYTHONPATH"])}
+    boot = _BOOT.format(
+        leave=leave,
         root=str(Path(__file__).parents[2]),
         strangers=list(inheritable()),
         fds=", ".join(map(str, fds)),
     )
-    return SpawnedProcess([*command, "-c", boot], snapshot["environ"], fds)
+    return SpawnedProcess([*command, "-c", boot], environ, fds)
+
+
+def _is_nowhere() -> bool:
+    """Was our working directory deleted?"""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
+
+
+def _without_relative(path: str) -> str:
+    """What an interpreter can start with that is nowhere: one that cannot tell what such an entry means ends (getpath.py).
+
+    Nothing is lost: what it meant to us stands on our `sys.path`, which the server takes over.
+    """
+    return os.pathsep.join(filter(os.path.isabs, path.split(os.pathsep)))
 
 
 def _pidfd_of(process: SpawnedProcess) -> int:
