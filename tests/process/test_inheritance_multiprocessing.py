@@ -3,13 +3,19 @@
 Runs in: pytest and workers. The programs look for leaks at their exit: the resource tracker complains on stderr.
 """
 
+import gc
 import multiprocessing
+import multiprocessing.util
 import os
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from forkpool import ForkPoolExecutor
+from forkpool import ForkPoolExecutor, current_task
+from tests.support import tasks
+from tests.support.gate import Gate
 from tests.support.script import Script
 
 Start = Callable[..., Script]
@@ -272,6 +278,54 @@ mark("values", (value.value, array[:]))
     assert program.value("queues") == str(["said"] * 4)
     assert program.value("values") == "(2, [0, 4, 0])"
     assert program.errors == ""
+
+
+def use(lock: Any, event: Any, queue: Any) -> Any:
+    event.set()
+    with lock:
+        return queue.get()
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_primitives_that_only_a_call_holds(gate: Gate, context: str) -> None:
+    """Their names were gone when the call began. They go when it has ended, and not on the supervisor's thread."""
+    make = multiprocessing.get_context(context)
+    names, let_go_in = [], []
+
+    def submit(number: int) -> Any:
+        lock, event, queue = make.Lock(), make.Event(), make.SimpleQueue()
+        names.append(f"/dev/shm/sem.{lock._semlock.name[1:]}")  # type: ignore[attr-defined]
+        multiprocessing.util.Finalize(lock, lambda: let_go_in.append(threading.get_ident()))
+        queue.put(number)
+        return ex.submit(use, lock, event, queue)
+
+    with ForkPoolExecutor(1) as ex:
+        ex.submit(tasks.enter, gate)
+        gate.wait_inside()
+        futures = [submit(number) for number in range(4)]
+        gc.collect()
+        assert all(map(os.path.exists, names))
+        gate.open_for_all()
+        assert [future.result() for future in futures] == [0, 1, 2, 3]
+        ex.statistics()  # answered when the supervisor has let go of them, too
+        submit(4).result()
+        assert not any(map(os.path.exists, names[:4]))
+    assert not any(map(os.path.exists, names))
+    assert let_go_in == [threading.get_ident()] * 5
+
+
+def attempt(lock: Any) -> str:
+    if current_task().attempt == 1:
+        os._exit(3)
+    with lock:
+        return "done"
+
+
+def test_a_lock_that_only_a_call_holds_that_is_tried_again() -> None:
+    with ForkPoolExecutor(1) as ex:
+        again = ex.options(retries=1).submit(attempt, multiprocessing.get_context("spawn").Lock())
+        gc.collect()
+        assert again.result() == "done"
 
 
 def test_connections_as_arguments(start: Start) -> None:

@@ -23,6 +23,7 @@ from .._core.machine import PoolMachine
 from .._core.states import Expiry, Task, Verb, Verdict, Worker, WorkerState
 from .._core.wire import MAX_MICROS, TRACKED, Answer, Kind, MalformedFrame
 from .._shared import clock
+from .._shared.owning_payload import let_go
 from .._shared.passed_fds import address_of
 from ..config import PoolConfig
 from ..events import PoolStatistics
@@ -196,6 +197,7 @@ class Supervisor:
             self._thread.join()
         self._endings.join()
         self._log.join()  # the last one: a callback may wait for the pool, too
+        let_go()
 
     def find_run(self, seq: int) -> Run | None:
         """What is known of a task that runs. Any thread."""

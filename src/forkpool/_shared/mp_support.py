@@ -13,6 +13,8 @@ import sys
 from _thread import _local
 from typing import Any
 
+from forkpool._shared.owning_payload import Kept, let_go
+
 
 def reducers() -> Any:
     """Return multiprocessing's reducers for its own objects (connections, shared values), or None when there are none."""
@@ -45,6 +47,9 @@ def is_of_fork_context(lock: Any) -> bool:
 def _reduce_lock(lock: Any) -> Any:
     if is_of_fork_context(lock):
         raise RuntimeError("a lock of a fork context cannot be shared with a process that is no fork")
+    popen: _Popen | None = getattr(_pickling, "popen", None)
+    if popen is not None:
+        popen.keep(lock)
     return lock.__reduce_ex__(5)
 
 
@@ -83,6 +88,12 @@ class _Popen:
     def __init__(self, name: str) -> None:
         self._name = name
         self.holding: Any = None  # the descriptors, once there are some
+        self.kept: Kept | None = None  # the locks, once there are some
+
+    def keep(self, lock: Any) -> None:
+        if self.kept is None:
+            self.kept = Kept()
+        self.kept.keep(lock)
 
     def duplicate_for_child(self, fd: int) -> int:
         return fd
@@ -103,11 +114,17 @@ class Spawning:
         self._outer = None if self._context is None else self._context.get_spawning_popen()
         self._outer_call = getattr(_pickling, "popen", None)
         self._popen = _Popen(name)
+        let_go()
 
     def take_holding(self) -> Any:
         """The descriptors that the payload needs, or None. What is pickled from now on counts no more."""
         holding, self._popen.holding = self._popen.holding, None
         return holding
+
+    def take_kept(self) -> Kept | None:
+        """The same for locks."""
+        kept, self._popen.kept = self._popen.kept, None
+        return kept
 
     def begin(self) -> None:
         """Set the state; the caller's `finally` ends it, so an interrupt in here leaves nothing behind."""

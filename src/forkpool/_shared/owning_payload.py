@@ -1,4 +1,4 @@
-"""Payloads that own more than their bytes: large contents of globals, which cross to each worker once, and descriptors.
+"""Payloads that own more than their bytes: large contents of globals, which cross to each worker once, descriptors, and locks.
 
 Runs in: host (the thread that submits makes them; the supervisor sends them), worker (what is below `take_out`).
 A worker compares digests, and never looks at the content of a global that it has already. So the table has nothing in place of
@@ -7,11 +7,16 @@ a large content, and all calls that wait share one. The host notes what each wor
 Hard part: the note may be wrong. A worker may have failed to unpickle what it was sent, and a call that was pickled before
 a global grew large changes it behind the host's back. So the worker decides: it looks before it unpickles anything, and says
 that it is `Lacking`. The call did not begin then, and is sent again, whole.
+Also hard: a lock of multiprocessing is a name, which the last who holds it in the host takes away: code of others, which talks
+to their resource tracker and may wait for it. So a payload that goes, on the supervisor's thread or wherever, only puts down
+what it `Kept`; who next submits such a thing, or waits for the end of a pool, lets it go (`let_go`).
 Tests: tests/unit/test_payload_large_globals.py, tests/process/test_large_globals.py, tests/unit/test_machine_contents.py
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -41,10 +46,33 @@ class Content:
         self.data = data
 
 
+class Kept:
+    """Locks of the program that a payload names: they are there until nobody can run the call any more."""
+
+    __slots__ = ("_locks",)
+
+    def __init__(self) -> None:
+        self._locks: list[Any] = []
+
+    def keep(self, lock: Any) -> None:
+        self._locks.append(lock)
+
+    def __del__(self) -> None:
+        _put_down.append(self._locks)
+
+
+def let_go() -> None:
+    """Where code of others may run: let go of the locks of payloads that are gone."""
+    with contextlib.suppress(IndexError):
+        while True:
+            _put_down.popleft()
+
+
 class OwningPayload(bytes):
     """The payload of a call, without `contents`."""
 
     holding: Holding | None = None  # descriptors that the call needs
+    kept: Kept | None = None
     contents: dict[Key, Content]  # by the key of the global; in the order of the table
 
     def whole(self) -> list[bytes | memoryview]:
@@ -95,4 +123,5 @@ def check_all_here(entries: Iterable[Entry], received: dict[Key, tuple[bytes, An
                 raise Lacking
 
 
+_put_down: deque[list[Any]] = deque()
 _contents: WeakValueDictionary[bytes, Content] = WeakValueDictionary()

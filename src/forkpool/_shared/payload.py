@@ -161,7 +161,7 @@ class CallEncoder:
         entries = session.table()
         # Of a call that is large without them they stay: it would be copied once more for nothing.
         rest, contents = take_out(entries) if len(body) < LARGE else (entries, {})
-        holding = spawning.take_holding()
+        holding, kept = spawning.take_holding(), spawning.take_kept()
         flags |= (HOLDING if holding else 0) | (NAMED if named else 0) | (PARTED if contents else 0)
         table = pickle.dumps(rest, 5)
         payload = _join_bytes(body, table, self._look_again(), flags, name)
@@ -170,9 +170,10 @@ class CallEncoder:
         if holding is None and not contents:
             if repeated is not None and named:
                 repeated.keep(table, session.entries())
-            return payload
+            if kept is None:
+                return payload
         owner = OwningPayload(payload)
-        owner.holding, owner.contents = holding, contents
+        owner.holding, owner.contents, owner.kept = holding, contents, kept
         return owner
 
     def _try_again(self, session: Any, call: Call, exc: Exception) -> tuple[Any, tuple[bytes, bool]]:
