@@ -1,5 +1,6 @@
 """Row "fork server killed": nothing is noticed, whatever the pool was doing."""
 
+import errno
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from forkpool._host import servers
 from forkpool._host.server_link import ServerLink
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
+from tests.support.shortage import SendFails
 
 
 def kill_server_of(pid: int) -> int:
@@ -50,6 +52,27 @@ def test_killed_while_a_task_runs(gate: Gate, marks: Marks) -> None:
         assert [future.result() for future in running] == [0, 1]
         assert [future.result() for future in waiting] == [str(number) for number in range(10)]
     assert sorted(marks.words()) == [str(number) for number in range(10)]
+
+
+def test_it_fails_by_itself_while_a_task_runs(
+    write: Callable[[str, str], Path], tmp_path: Path, gate: Gate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It killed all workers as it ended: each call that ran was blamed for a crash."""
+    sends = SendFails(tmp_path, errno.ENOBUFS, all_packets=True)
+    write("without_memory", sends.source)
+    with ForkPoolExecutor(2, preload=["without_memory"]) as ex:
+        first = ex.submit(tasks.enter_then, gate, os.getpid)
+        pid = gate.wait_inside()
+        stat = processes.read_stat(pid)
+        assert stat is not None
+        sends.fail(stat.parent)
+        second = ex.submit(tasks.enter_then, gate, os.getppid)
+        gate.wait_inside()
+        processes.wait_exit(stat.parent)
+        gate.open_for_all()
+        assert first.result() == pid
+        assert second.result() != stat.parent
+    assert os.strerror(errno.ENOBUFS) in capfd.readouterr().err
 
 
 def test_a_new_one_comes_when_a_fork_is_needed(gate: Gate) -> None:

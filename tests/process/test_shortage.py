@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from forkpool._host.worker_link import WorkerLink
 from tests.support import processes, tasks
 from tests.support.gate import Gate
 from tests.support.script import run_script
-from tests.support.shortage import ForkFails, FullEpoll, Warnings, descriptors_left
+from tests.support.shortage import ForkFails, FullEpoll, SendFails, Warnings, descriptors_left
 
 HOST_NEEDS = 20  # descriptors from the first submit to the first task, with the claims on CPUs and one to spare
 
@@ -367,6 +368,28 @@ def test_fork_never_works(tmp_path: Path) -> None:
         error = ex.submit(tasks.add, 1, 1).exception()
         assert type(error) is PoolBrokenError
         assert os.strerror(errno.EAGAIN) in str(error)
+
+
+def test_a_new_worker_cannot_be_told_with_its_descriptor(
+    write: Callable[[str, str], Path], tmp_path: Path, gate: Gate, second_gate: Gate
+) -> None:
+    """The fork server ended with a traceback, and took all running calls with it."""
+    sends = SendFails(tmp_path, errno.ETOOMANYREFS, all_packets=False)
+    write("crowded", sends.source)
+    with Warnings() as warnings, ForkPoolExecutor(2, preload=["crowded"]) as ex:
+        first = ex.submit(tasks.enter, gate)
+        pid = gate.wait_inside()
+        server = server_of(pid)
+        sends.fail(server)
+        rest = [ex.submit(tasks.pid) for _ in range(20)]
+        warnings.wait()
+        gate.open_for_all()
+        assert {future.result() for future in [*rest, first]} == {pid, None}
+        sends.work_again()
+        assert grows_again(ex, second_gate)
+        assert server_of(pid) == server
+    assert len(warnings.texts) == 1
+    assert os.strerror(errno.ETOOMANYREFS) in warnings.texts[0]
 
 
 # --- no process for the fork server

@@ -108,6 +108,40 @@ os.fork = failing
 """
 
 
+class SendFails:
+    """Make packets of fork servers fail: those with descriptors, or all, of the server with this pid.
+
+    The kernel refuses descriptors (ETOOMANYREFS) only to who is not root, and the others when it has no memory.
+    """
+
+    def __init__(self, folder: Path, number: int, *, all_packets: bool) -> None:
+        self._switch = folder / "sends fail"
+        self.source = SEND_FAILS.format(switch=str(self._switch), number=number, all_packets=all_packets)
+
+    def fail(self, pid: int) -> None:
+        new = self._switch.with_suffix(".new")
+        new.write_text(str(pid))
+        new.rename(self._switch)
+
+    def work_again(self) -> None:
+        self._switch.unlink()
+
+
+SEND_FAILS = """
+import os
+from forkpool._child import fork_server
+
+send = fork_server.send_packet
+
+def failing(sock, data, fds=(), flags=0):
+    if (fds or {all_packets}) and os.path.exists({switch!r}) and open({switch!r}).read() == str(os.getpid()):
+        raise OSError({number}, os.strerror({number}))
+    send(sock, data, fds, flags)
+
+fork_server.send_packet = failing
+"""
+
+
 class FullEpoll:
     """Let epoll refuse more watches than there is room for.
 

@@ -9,7 +9,7 @@ Hard part: nobody outlives the host.
   minus its process group, F_SETSIG SIGKILL, O_ASYNC. When the host is gone, however it went, the kernel kills the group,
   also when it is stopped or busy in C. The server keeps each description open, because a task may close every descriptor.
 - The server polls a pidfd of the host (a fork child of the host may hold the pipes) and the control socket (`execv` keeps
-  the pid), and then kills every worker's group.
+  the pid), and then kills every worker's group. If it fails itself, it leaves them alone: the host has another one started.
 - Every process has a session of its own: killing the server with a stopped worker in its session would make an orphaned
   process group, to which the kernel sends SIGHUP.
 A worker is reaped by its pid only, after its whole group was killed: until then the number cannot be used again.
@@ -192,12 +192,11 @@ class ForkServer:
         for fd in (self._control.fileno(), self._host_fd):
             self._epoll.register(fd, EPOLLIN)
         self._tell(Report(Tell.HELLO, pid=os.getpid()))
-        try:
-            while self._step():
-                pass
-        finally:
-            for _, pid, _ in self._workers.values():
-                _kill_group(pid)
+        while self._step():
+            pass
+        # Not if a step fails: then the workers go on like those of a server that was killed, and end with the host.
+        for _, pid, _ in self._workers.values():
+            _kill_group(pid)
 
     def _step(self) -> bool:
         ready = {fd for fd, _ in self._epoll.poll()}
@@ -262,15 +261,26 @@ class ForkServer:
         try:
             fd, for_host = self._watch.add(pid)
         except OSError as error:
-            _kill_group(pid)
-            os.wait4(pid, 0)
-            close_all([lifeline])
-            self._refuse(request, f"the new worker cannot be watched: {error}")
+            self._undo(request, pid, lifeline, f"the new worker cannot be watched: {error}")
+            return
+        try:
+            self._tell(Report(Tell.SPAWNED, request.generation, pid), (for_host,))
+        except OSError as error:  # ETOOMANYREFS: other programs of this user have too many descriptors on their way
+            self._watch.drop(fd)
+            close_all({fd, for_host})
+            self._undo(request, pid, lifeline, f"the new worker's file descriptor cannot be sent: {error}")
             return
         self._workers[fd] = (request.generation, pid, lifeline)
-        self._tell(Report(Tell.SPAWNED, request.generation, pid), (for_host,))
         if for_host != fd:
             os.close(for_host)
+
+    def _undo(self, request: Request, pid: int, lifeline: int, why: str) -> None:
+        """The host has not heard of this worker, and will not."""
+        _kill_group(pid)
+        with contextlib.suppress(ChildProcessError):  # a preloaded module reaped it
+            os.wait4(pid, 0)
+        close_all([lifeline])
+        self._refuse(request, why)
 
     def _become_worker(
         self, ours: list[int], lifeline: int, host_is_gone: poll, slot: int, fds: list[int], has_initializer: bool
