@@ -207,6 +207,18 @@ def test_levels_and_the_handler_for_stderr(monkeypatch: pytest.MonkeyPatch, tmp_
     assert found["loggers"]["tests.of.snapshot"] == (17, False)
 
 
+def test_a_handler_that_raises_when_it_is_asked_for_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first `submit` raised that."""
+
+    class Odd(logging.Handler):
+        @property
+        def stream(self) -> None:
+            raise OSError("not yet")
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [Odd(), logging.StreamHandler()])
+    assert [one["stream"] for one in snapshot.take_snapshot(None)["logging"]["handlers"]] == ["stderr"]
+
+
 @pytest.mark.slow
 def test_logging_is_not_imported_for_the_snapshot() -> None:
     src = str(Path(snapshot.__file__).parents[2])

@@ -5,7 +5,7 @@ of several workers must not tear each other apart, as they do when each piece of
 lines of two processes; seen).
 Hard part: the unfinished line is in no buffer of ours then, for a crash would take that along. It lies on the status page, and
 the host writes it when the worker is dead. A fork child of a task shares the page, so it writes everything through.
-Tests: tests/process/test_inheritance_output.py
+Tests: tests/process/test_inheritance_output.py, tests/unit/test_output.py
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import _thread
 import contextlib
 import io
 import os
+import select
 import sys
 from typing import Any
 
@@ -87,9 +88,32 @@ class LineStream(io.RawIOBase):
             self._page.set_line_length(self._fd, length)
 
     def _write_out(self, data: bytes) -> None:
-        written = os.write(self._fd, data)
-        while written < len(data):
-            written += os.write(self._fd, data[written:])
+        """Write all of it: what was on the page, and perhaps more."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(self._fd, rest) :]
+                except BlockingIOError:
+                    wait_for_room(self._fd)
+        finally:
+            if rest:  # a handler raised, or nobody reads any more
+                self._drop(len(data) - len(rest))
+
+    def _drop(self, count: int) -> None:
+        """So many bytes of what was to be written are out: they are not written again."""
+        room, begun = self._room, self._length
+        if room is not None and count and begun:
+            left = bytes(room[count:begun])
+            room[: len(left)] = left
+            self._set_length(len(left))
+
+
+def wait_for_room(fd: int) -> None:
+    """Somebody who has the terminal or pipe too made it non-blocking: a print waits all the same, it does not lose lines."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
 
 
 def keep_unfinished_lines() -> list[LineStream]:

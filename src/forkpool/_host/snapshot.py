@@ -236,8 +236,15 @@ def _logging_levels() -> dict[str, Any] | None:
             for name, one in list(root.manager.loggerDict.items())
             if isinstance(one, logging.Logger) and (one.level or one.disabled)
         },
-        "handlers": [found for found in map(_describe_handler, list(root.handlers)) if found is not None],
+        "handlers": [found for found in map(_try_describe_handler, list(root.handlers)) if found is not None],
     }
+
+
+def _try_describe_handler(handler: Any) -> dict[str, Any] | None:
+    try:
+        return _describe_handler(handler)
+    except Exception:  # its class may do anything when it is asked for its stream
+        return None
 
 
 def _describe_handler(handler: Any) -> dict[str, Any] | None:
