@@ -105,8 +105,9 @@ class TaskMemoryError(TaskError, MemoryError):
 class SerializationError(ForkPoolError, pickle.PicklingError):
     """A callable, an argument or a result cannot cross to the other process.
 
-    The user's object is at fault; the message names the part. Raised by `submit` before anything ran
-    (`may_have_run` is "no"), or set on the future when it is the result that cannot be pickled ("yes").
+    The user's object is at fault; the message names the part. It is set on the future: of a call that cannot be pickled, which
+    never ran (`may_have_run` is "no"), or whose result cannot ("yes"). Of an initializer that cannot, the first `submit`
+    raises it.
 
     .. versionadded:: 0.1
     """
@@ -141,7 +142,12 @@ class RemoteTraceback(Exception):
 
 
 class PoolBrokenError(ForkPoolError, BrokenProcessPool):
-    """The pool cannot work any more, and says why; no task that got this error has run.
+    """The pool cannot work any more, and says why.
+
+    Attributes:
+        may_have_run: "no", as a rule: the task was waiting. "maybe" when it was forkpool itself that could not go on, because
+            the program had no memory left or by an `InternalError`: tasks that ran at that moment were stopped.
+        pool_usable: False.
 
     .. versionadded:: 0.1
     """
@@ -159,6 +165,8 @@ class InitializerError(PoolBrokenError):
 
 class InternalError(PoolBrokenError):
     """A bug in forkpool ended the pool. Please report it with the traceback in `__cause__`."""
+
+    may_have_run: str = "maybe"
 
 
 class PayloadWarning(UserWarning):

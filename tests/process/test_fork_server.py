@@ -87,6 +87,24 @@ def test_a_new_one_comes_when_a_fork_is_needed(gate: Gate) -> None:
         assert [first.result(), second.result()] == ["first", "second"]
 
 
+def test_killed_while_it_was_to_fork(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    with ForkPoolExecutor(3) as ex:
+        first = ex.submit(tasks.enter, gate, "first")
+        stat = processes.read_stat(gate.wait_inside())
+        assert stat is not None
+        os.kill(stat.parent, signal.SIGSTOP)
+        processes.wait_state(stat.parent, "T")
+        others = [ex.submit(tasks.enter, gate, "other") for _ in range(2)]
+        ex.statistics()  # answered when the server was asked for two workers
+        os.kill(stat.parent, signal.SIGKILL)
+        for _ in others:
+            gate.wait_inside()
+        gate.open_for_all()
+        assert [first.result(), *(other.result() for other in others)] == ["first", "other", "other"]
+    (record,) = caplog.records
+    assert "a worker could not be started (the fork server was killed); trying again" in record.getMessage()
+
+
 @pytest.mark.parametrize("how", ["SIGKILL", "exit"])
 def test_crash_after_the_server_was_killed(how: str, gate: Gate) -> None:
     """The exit status went with the server, unless the kernel kept it."""

@@ -113,6 +113,21 @@ with ForkPoolExecutor(1) as ex:
     assert program.value("worker") == program.value("host")
 
 
+@pytest.mark.parametrize("where", ["environ", "env"])
+def test_flags_by_variables_that_the_program_sets(start: Start, where: str) -> None:
+    """A worker's interpreter was started with them; the host's had begun before."""
+    program = start(f"""
+        import sys
+        from forkpool import ForkPoolExecutor
+        variables = {{"PYTHONOPTIMIZE": "2", "PYTHONUTF8": "1"}}
+        if {where == "environ"}:
+            os.environ.update(variables)
+        with ForkPoolExecutor(1, env=variables if {where == "env"} else None) as ex:
+            mark("worker", ex.submit(lambda: (sys.flags.optimize, sys.flags.utf8_mode)).result())
+        """).finish()
+    assert program.value("worker") == "(2, 1)"
+
+
 def test_import_path(start: Start) -> None:
     host, worker = both_tell(
         start,
