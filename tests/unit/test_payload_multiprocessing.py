@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import socket
@@ -14,12 +15,18 @@ import pytest
 from forkpool._shared.owning_payload import OwningPayload
 from forkpool._shared.passed_fds import Holding
 from forkpool._shared.payload import CallEncoder, PayloadError
+from tests.unit.conftest import Notebook
 from tests.unit.worker_process import Worker
 
 
 @pytest.fixture(params=["spawn", "forkserver"])
 def context(request: pytest.FixtureRequest) -> Any:
     return multiprocessing.get_context(request.param)
+
+
+@pytest.fixture
+def count_held() -> Any:
+    return lambda: len([fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")])
 
 
 def test_locks_events_and_queues_of_a_spawn_context(context: Any, worker: Worker) -> None:
@@ -51,6 +58,19 @@ def test_values_and_arrays_stay_shared(context: Any, worker: Worker) -> None:
     assert (value.value, list(array), raw.value) == (42, [0.0, 2.5, 0.0], 9)
 
 
+def test_a_shared_value_as_a_global_holds_one_descriptor(notebook: Notebook, worker: Worker, count_held: Any) -> None:
+    """Each call had a duplicate of its own, and counted as changed."""
+    shared = notebook.module.SHARED = multiprocessing.RawArray("d", 4)  # type: ignore[attr-defined]
+    notebook.cell("def put(place, value): SHARED[place] = value")
+    gc.collect()  # what other tests left is not closed while we count
+    before = count_held()
+    payloads = [CallEncoder().encode(notebook.put, (1, 2.5), {}) for _ in range(20)]
+    assert len(set(payloads)) == 1
+    assert count_held() == before + 1
+    worker.run(payloads[0])
+    assert shared[1] == 2.5
+
+
 def test_a_ctypes_object_of_ones_own_is_copied(worker: Worker) -> None:
     multiprocessing.get_context("spawn").RawValue("i", 1)  # makes multiprocessing register the class
     own = ctypes.c_int(4)
@@ -73,11 +93,6 @@ def test_connections_and_sockets_arrive(worker: Worker) -> None:
         assert ours.recv() == 9
         assert near.recv(9) == b"said"
         assert threading.active_count() == threads
-
-
-@pytest.fixture
-def count_held() -> Any:
-    return lambda: len([fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")])
 
 
 def test_one_duplicate_for_all_calls_closed_with_the_last_payload(count_held: Any) -> None:

@@ -36,7 +36,7 @@ from forkpool._shared.advice import loaded_class
 from forkpool._shared.by_value_classes import LRU_CACHE, Call, filled_cells, is_made_in_c
 from forkpool._shared.code_names import marshalled, names_of, submodules_used
 from forkpool._shared.entries import Roots
-from forkpool._shared.homes import imported_from, name_in_class
+from forkpool._shared.homes import defaults_of, imported_from, name_in_class
 from forkpool._shared.importable import BY_NAME_ONLY, by_reference, is_importable, resolves, why_not_by_name
 from forkpool._shared.plain import IMMUTABLE, MAX_DEPTH, MAX_ITEMS
 from forkpool._shared.tracking import Key
@@ -66,7 +66,8 @@ _LRU_CACHE_OWN = frozenset({"__wrapped__", "__doc__", "__name__", "__qualname__"
 class StandardPickler(pickle.Pickler):
     """The standard pickler, strict about names."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: io.BytesIO, *, shares_memory: bool = False) -> None:
+        self._shares_memory = shares_memory  # what is pickled is not a copy, if others can have the memory it is in
         if (extra := mp_support.reducers()) is not None:
             self.dispatch_table = {**copyreg.dispatch_table, **extra}
         super().__init__(file, protocol=5)
@@ -74,6 +75,8 @@ class StandardPickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Reduced:
         if type(obj) is socket.socket:
             return mp_support.reduce_socket(obj)
+        if self._shares_memory and isinstance(obj, loaded_class("numpy", "ndarray")):
+            return _in_shared_memory(obj)
         is_class = issubclass(type(obj), type)
         if (is_class or type(obj) is types.FunctionType) and not self.has_name(obj) and id(obj) not in _UNNAMED_TYPES:
             raise pickle.PicklingError(f"{obj.__module__}.{obj.__qualname__} {why_not_by_name(obj)}, {BY_NAME_ONLY}")
@@ -106,6 +109,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._renamed: dict[int, tuple[Any, Any]] = {}  # what functions hold, and the same with names of globals inside
         self._parameters: dict[int, tuple[Any, int]] = {}  # of aliases, which are made anew with them
         self._cells: dict[int, Reduced] = {}  # the cells that somebody fills, and how they travel
+        self._functions = 0  # how many functions hold what is pickled just now, in the body of a call
 
     def reducer_override(self, obj: Any) -> Reduced:
         kind = type(obj)
@@ -151,6 +155,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         contents = [(cell, self._held(function, value)) for cell, value in filled_cells(cells)]
         state = (self._attributes_of(function), contents, submodules_of(function), dict(function.__dict__))
         args = (function.__code__, space, basics, function.__closure__)
+        if not self.roots and not self.session.points and _may_be_shared(function, contents):
+            return rebuild.make_function, args, (_Edge(1), state, _Edge(-1)), None, None, rebuild.set_function_between
         return rebuild.make_function, args, state, None, None, rebuild.set_function
 
     def _attributes_of(self, function: types.FunctionType) -> dict[str, Any]:
@@ -362,6 +368,25 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reduce_socket(self, obj: Any) -> Reduced:
         return mp_support.reduce_socket(obj)
 
+    def reduce_memoryview(self, view: memoryview) -> Reduced:
+        """By default it becomes bytes, and a task that waits for the host to write there would wait for ever."""
+        if self.roots or self._functions or self.session.points:
+            from forkpool._shared import shared_arrays
+
+            shared_arrays.refuse_view(view)
+        return NotImplemented
+
+    def reduce_edge(self, edge: _Edge) -> Reduced:
+        self._functions += edge.step
+        return bool, ()
+
+    def reduce_array(self, array: Any) -> Reduced:
+        """One of an argument is a copy, as with the standard pool; what functions hold is the host's, if others can have it."""
+        is_held = self.roots or self._functions or self.session.points
+        if is_held and (reduced := _in_shared_memory(array)) is not NotImplemented:
+            return reduced
+        return _handler_by_reduce(type(array))(self, array)
+
     def reduce_file(self, obj: Any) -> Reduced:
         for name in ("stdin", "stdout", "stderr"):
             if getattr(sys, name) is obj:
@@ -474,6 +499,29 @@ def _by_state(obj: Any) -> Reduced:
     return copyreg.__newobj__, (type(obj),), object.__getstate__(obj)  # type: ignore[attr-defined]
 
 
+class _Edge:
+    """Where in the body of a call that begins (1), or ends (-1), what a function holds."""
+
+    __slots__ = ("step",)
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+
+def _may_be_shared(function: types.FunctionType, contents: list[tuple[Any, Any]]) -> bool:
+    """Tell whether memory that other processes have may be in what a function holds."""
+    if "numpy" not in sys.modules and "mmap" not in sys.modules:
+        return False
+    held = (*defaults_of(function), *vars(function).values(), *(value for _, value in contents))
+    return any(type(value) not in IMMUTABLE for value in held)
+
+
+def _in_shared_memory(array: Any) -> Reduced:
+    from forkpool._shared import shared_arrays  # most programs hold none
+
+    return shared_arrays.reduce(array)
+
+
 def _not_implemented(pickler: ByValuePickler, obj: Any) -> Reduced:
     return NotImplemented
 
@@ -492,6 +540,12 @@ def _handler_for(kind: Any) -> Callable[[ByValuePickler, Any], Reduced]:
         return ByValuePickler.reduce_module
     if isinstance(kind, enum.EnumMeta) and kind.__reduce_ex__ in _REDUCERS_OF_ENUM:
         return ByValuePickler.reduce_enum_member
+    if issubclass(kind, loaded_class("numpy", "ndarray")):
+        return ByValuePickler.reduce_array
+    return _handler_by_reduce(kind)
+
+
+def _handler_by_reduce(kind: Any) -> Callable[[ByValuePickler, Any], Reduced]:
     return ByValuePickler.reduce_by_name if any(map(_reduces_itself, kind.__mro__[:-1])) else _not_implemented
 
 
@@ -521,6 +575,8 @@ _HANDLERS: dict[Any, Callable[[ByValuePickler, Any], Reduced]] = {
     io.TextIOWrapper: ByValuePickler.reduce_file,
     type(os.environ): ByValuePickler.reduce_environ,
     socket.socket: ByValuePickler.reduce_socket,
+    _Edge: ByValuePickler.reduce_edge,
+    memoryview: ByValuePickler.reduce_memoryview,
     struct.Struct: ByValuePickler.reduce_struct,
     weakref.WeakKeyDictionary: ByValuePickler.reduce_weak_dict,
     weakref.WeakValueDictionary: ByValuePickler.reduce_weak_dict,

@@ -18,6 +18,7 @@ from forkpool._shared.calls import without_chunks
 from forkpool._shared.changed_meanwhile import MOST_TRIES
 from forkpool._shared.culprits import Search, Suspect, failure_with, has_name
 from forkpool._shared.importable import BY_NAME_ONLY, why_not_by_name
+from forkpool._shared.mp_support import UnsharedError, is_unshared
 from forkpool._shared.named_parts import callable_parts, function_parts, name_of
 
 BIG = 1_000_000  # arbitrary: below a megabyte a copy costs less than a millisecond
@@ -43,10 +44,33 @@ def call_error(make_session: Callable[[], Any], fn: Any, args: Any, kwargs: Any,
     """Return the error for a call that could not be pickled."""
     fn, items = without_chunks(fn, args)
     name = name_of(fn)
+    if is_unshared(exc):
+        return _unshared_error(name, exc)
     for where, label, value in _roots(name, fn, args, kwargs, items):
-        if (failure := failure_with(make_session().encode, value)) is not None:
-            return _error(make_session, f"cannot send {where} to a worker", Suspect(label, value), failure)
+        make = _as_held(make_session) if value is fn and issubclass(type(fn), types.FunctionType) else make_session
+        if (failure := failure_with(make().encode, value)) is not None:
+            return _error(make, f"cannot send {where} to a worker", Suspect(label, value), failure)
     return PayloadError(f"cannot send the call of `{name}` to a worker: {failure_of(exc).text}", name)
+
+
+def _as_held(make_session: Callable[[], Any]) -> Callable[[], Any]:
+    """Try parts as what a function holds: of an array in a large file that is no copy, as it is of an argument."""
+
+    def make() -> Any:
+        session = make_session()
+        session.points = True
+        return session
+
+    return make
+
+
+def _unshared_error(name: str, exc: Exception) -> PayloadError:
+    """The part is not looked for: by itself, as an argument, it would be a copy and could be pickled."""
+    reason = exc if isinstance(exc, UnsharedError) else exc.__cause__
+    what, part = "what it holds (a closure, a default, an initializer's argument, an attribute of a class)", name
+    if type(exc).__name__ == "EntryError":
+        what, part = f"global {exc.args[0][2]!r} used by `{name}`", str(exc.args[0][2])
+    return PayloadError(f"cannot send `{name}` to a worker: {what} is, or has, {reason}", part)
 
 
 def changed_error(name: str, key: Any) -> PayloadError:
@@ -171,7 +195,7 @@ class SizeWatch:
             roots += list(callable_parts(fn))
         for label, value in roots:
             try:
-                data = make_session().encode(value)
+                data = (_as_held(make_session) if label.startswith("closure") else make_session)().encode(value)
             except Exception:  # it was changed since: nothing is said of this call, which is pickled
                 continue
             if len(data) >= BIG:

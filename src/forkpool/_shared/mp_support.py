@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from _thread import _local
+from pickle import PicklingError
 from typing import Any
 
 from forkpool._shared.owning_payload import Kept, let_go
@@ -57,6 +58,8 @@ _reducers: tuple[int, dict[Any, Any]] = (0, {})  # how much multiprocessing knew
 
 
 def _ours(cls: Any, reducer: Any) -> Any:
+    if cls.__module__ == "multiprocessing.heap":
+        return _reduce_arena
     if reducer.__module__ == "multiprocessing.sharedctypes":
         return _reduce_ctype
     return reducer if cls.__module__.startswith("multiprocessing.") else None
@@ -68,6 +71,40 @@ def _reduce_ctype(obj: Any) -> Any:
     if hasattr(obj, "_wrapper"):
         return sys.modules["multiprocessing.sharedctypes"].reduce_ctype(obj)
     return obj.__reduce_ex__(5)
+
+
+def _reduce_arena(arena: Any) -> Any:
+    """The memory of shared values, which is a file: one descriptor for all calls, by a name that does not change."""
+    heap = sys.modules["multiprocessing.heap"]
+    if not is_pickling_call() or arena.fd < 0:
+        return heap.reduce_arena(arena)
+    from forkpool._shared.passed_fds import serial_of
+
+    return heap.rebuild_arena, (arena.size, pass_file(arena.fd, serial_of(arena)))
+
+
+def is_pickling_call() -> bool:
+    """Tell whether this thread pickles a call, so that descriptors can travel."""
+    return getattr(_pickling, "popen", None) is not None
+
+
+def pass_file(fd: int, serial: int) -> Any:
+    """Return what stands for the descriptor of a file in the call that this thread pickles.
+
+    Args:
+        serial: A number for what the file is used for, for which its position does not matter. See `passed_fds.serial_of`.
+    """
+    popen: _Popen = _pickling.popen
+    return popen.DupFd(fd, serial)
+
+
+class UnsharedError(PicklingError):
+    """A call holds memory that is shared with other processes, and a worker cannot be given that: its own would be another."""
+
+
+def is_unshared(exc: BaseException) -> bool:
+    """Tell whether that is the reason why an entry, or a part of one, cannot be pickled."""
+    return isinstance(exc, UnsharedError) or isinstance(exc.__cause__, UnsharedError)
 
 
 def reduce_socket(sock: Any) -> Any:
@@ -98,12 +135,12 @@ class _Popen:
     def duplicate_for_child(self, fd: int) -> int:
         return fd
 
-    def DupFd(self, fd: int) -> Any:
+    def DupFd(self, fd: int, serial: int | None = None) -> Any:
         from forkpool._shared import passed_fds
 
         if self.holding is None:
             self.holding = passed_fds.Holding()
-        return passed_fds.PassedFd(passed_fds.address_of(self._name), self.holding.hold(fd))
+        return passed_fds.PassedFd(passed_fds.address_of(self._name), self.holding.hold(fd, serial))
 
 
 class Spawning:

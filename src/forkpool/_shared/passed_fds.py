@@ -92,13 +92,15 @@ class Holding:
     def __bool__(self) -> bool:
         return bool(self._held)
 
-    def hold(self, fd: int) -> str:
+    def hold(self, fd: int, serial: int | None = None) -> str:
         """Keep a duplicate of `fd`; the key for it.
 
+        Args:
+            serial: Of a file: a number that means this one and no other, see `serial_of`; its position does not matter then.
         Raises:
             OSError: There is no descriptor for it, or `fd` is none.
         """
-        key = _key_of(fd)
+        key = _key_of(fd, serial)
         held, uses = self._held.get(key, (None, 0))
         if held is None and (known := _shared.get(key)) is not None:
             held = known()
@@ -203,10 +205,30 @@ def asked_for(link: socket.socket) -> str:
     return link.recv(_KEY_BYTES).decode(errors="replace")
 
 
-def _key_of(fd: int) -> str:
+def serial_of(thing: Any) -> int:
+    """Return a number that means this very object as long as the process lives.
+
+    The inode of a file does not: when the file is gone, the next one may have it. A worker would keep what it has.
+    """
+    key = id(thing)
+    known = _serials.get(key)
+    if known is None or known[0]() is not thing:
+        known = _serials[key] = ref(thing, lambda dead: _forget_serial(key, dead)), next(_numbers)
+    return known[1]
+
+
+def _forget_serial(key: int, dead: ref[Any]) -> None:
+    known = _serials.get(key)
+    if known is not None and known[0] is dead:
+        _serials.pop(key, None)
+
+
+def _key_of(fd: int, serial: int | None) -> str:
     """The same for all descriptors that are alike in everything, and for no other as long as one of them is open."""
     status = os.fstat(fd)
     key = f"{status.st_dev:x}.{status.st_ino:x}"
+    if serial is not None:
+        return f"{key}.m{serial}"
     if stat.S_ISSOCK(status.st_mode):
         return key
     if stat.S_ISFIFO(status.st_mode):  # both ends have the same number; each may have been opened anew through /proc
@@ -225,6 +247,7 @@ def _close_in_fork() -> None:
 
 _refs: dict[int, _Ref] = {}  # by descriptor: all that there are
 _shared: dict[str, _Ref] = {}  # by key
+_serials: dict[int, tuple[ref[Any], int]] = {}  # by id of the object
 _numbers = itertools.count()
 _lender = _local()
 if hasattr(os, "register_at_fork"):

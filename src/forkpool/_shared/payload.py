@@ -107,7 +107,7 @@ class CallEncoder:
         Raises:
             PayloadError: As `encode`.
         """
-        if self._standard or (is_plain_callable(fn) and all(type(arg) in IMMUTABLE for arg in args)):
+        if is_plain_callable(fn) and all(type(arg) in IMMUTABLE for arg in args):
             return self.encode(fn, args, {})
         return self._encode_rich(fn, args, {}, None, POINTING)
 

@@ -113,6 +113,11 @@ def set_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
     function.__dict__.update(own)
 
 
+def set_function_between(function: types.FunctionType, between: tuple[Any, ...]) -> None:
+    """The same, where the host noted while it pickled what the function holds."""
+    set_function(function, between[1])
+
+
 def make_cached(function: Any, maxsize: int | None, typed: bool, own: dict[str, Any]) -> Any:
     """Return a function wrapped in an empty `functools.lru_cache`."""
     cached = functools.lru_cache(maxsize, typed)(function)

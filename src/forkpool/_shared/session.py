@@ -36,6 +36,7 @@ from forkpool._shared.entries import GONE, Draft, Entry, EntryError, Roots, Roun
 from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
 from forkpool._shared.lookups import globals_set_by, looked_up_by, named_by_annotations, subclasses_asked_for
+from forkpool._shared.mp_support import is_unshared
 from forkpool._shared.plain import IMMUTABLE, all_plain
 from forkpool._shared.rings import find_rings
 from forkpool._shared.tracking import Key
@@ -367,8 +368,8 @@ class PreloadedSession(Session):
             return self._make_class_entry(key, value)
         try:
             return super()._make_entry(key, value)
-        except EntryError:
-            if not key[1].startswith(("m:__main__", "m:__mp_main__")) or key == self._optional_now:
+        except EntryError as exc:
+            if not key[1].startswith(("m:__main__", "m:__mp_main__")) or key == self._optional_now or is_unshared(exc):
                 raise
             call = by_value_classes.Call(rebuild.preloaded_global, key[1], key[2], type(value).__name__)
             return Entry(key, Round.FREE, [("", Draft(pickle.dumps(call, 5)))])
@@ -379,8 +380,8 @@ class PreloadedSession(Session):
         for name, pieces in by_value_classes.portions(cls):
             try:
                 parts.append((name, self.draft({key: cls}, *pieces)))
-            except Exception:
-                if not parts:  # the means to make it, where it does not exist
+            except Exception as exc:
+                if not parts or is_unshared(exc):  # the means to make it, where it does not exist
                     raise
         return Entry(key, Round.CODE, parts)
 
@@ -433,7 +434,7 @@ class StandardSession(Session):
 
     def encode_alone(self, obj: Any) -> bytes:
         with io.BytesIO() as file:
-            self.pickler(file).dump(obj)
+            self.pickler(file, shares_memory=self.points).dump(obj)
             return file.getvalue()
 
 

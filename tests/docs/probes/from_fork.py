@@ -7,6 +7,7 @@ import copyreg
 import decimal
 import fractions
 import logging
+import mmap
 import multiprocessing
 import os
 import signal
@@ -225,6 +226,24 @@ def _():
 def _():
     table["size"] = 2
     assert seen_by(lambda: table["size"]) == 2
+
+
+@claim("an array of numpy in memory that is shared and has no file (`numpy.frombuffer(mmap.mmap(-1, n))`)")
+def _():
+    def fill(array):
+        return lambda: array.fill(1)
+
+    without_file, of_raw_array, of_file = (
+        numpy.frombuffer(mmap.mmap(-1, 80)),
+        numpy.frombuffer(multiprocessing.RawArray("d", 10)),
+        numpy.memmap(tempfile.TemporaryFile(), dtype=float, shape=(10,), mode="w+"),  # noqa: SIM115  # which holds it
+    )
+    seen_by_fork(fill(without_file))
+    assert without_file.all()
+    assert isinstance(error_of(lambda: seen_by(fill(without_file))), SerializationError)
+    for array in (of_raw_array, of_file):
+        seen_by(fill(array))
+        assert array.all()
 
 
 @claim("an open file, socket or connection")
