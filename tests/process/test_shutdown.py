@@ -7,11 +7,13 @@ wait()", "shutdown(wait=False) ... twice, from a callback, from two threads, in 
 import copy
 import gc
 import os
+import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, as_completed, wait
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -26,7 +28,7 @@ from forkpool.future import ForkFuture
 from tests.support import processes, tasks
 from tests.support.gate import Gate, Marks
 from tests.support.leaks import open_fds
-from tests.support.script import Script
+from tests.support.script import Script, environment
 
 Start = Callable[..., Script]
 
@@ -532,3 +534,100 @@ mark("leaving")
 """).finish()
     assert script.all("leaving") == [""]
     processes.wait_none_marked()
+
+
+A_GLOBAL_THAT_TIDIES_UP = """
+import forkpool
+class Scratch:
+    def __init__(self):
+        self.path = sys.argv[1]
+        open(self.path, "w").close()
+    def __del__(self):
+        os.unlink(self.path)
+class Point:
+    def is_there(self):
+        return is_there()
+def work(*args, **kwargs):
+    return os.path.exists(scratch.path)
+def is_there():
+    return os.path.exists(sys.argv[1])
+"""
+USE_IT = 'if __name__ == "__main__":\n    scratch = Scratch()\n    '
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "with forkpool.ForkPoolExecutor(1) as ex: assert list(ex.map(work, range(3))) == [True] * 3",
+        "ex = forkpool.ForkPoolExecutor(1); ex.submit(work)",
+        "ex = forkpool.ForkPoolExecutor(1, initializer=work); found = ex.submit(lambda: work).result()",
+        "ex = forkpool.ForkPoolExecutor(1); point = ex.submit(Point).result(); assert ex.submit(work, point, p=Point).result()",
+        "ex = forkpool.ForkPoolExecutor(1); future = ex.submit(work, sys._getframe()); assert future.exception()",
+        "ex = forkpool.ForkPoolExecutor(1); ex.submit(work).add_done_callback(lambda future: ex.submit)",
+        "ex = forkpool.ForkPoolExecutor(1, serializer='cloudpickle'); assert ex.submit(work, Point()).result()",
+        "ex = forkpool.ForkPoolExecutor(1, preload=('__main__',)); assert isinstance(ex.submit(Point).result(), Point);"
+        " assert ex.submit(is_there).result()",
+        "import atexit; ex = forkpool.ForkPoolExecutor(1); future = ex.submit(Point); atexit.register(lambda: future.result())",
+        "ex = forkpool.InlineExecutor(1); assert ex.submit(work, Point()).result()",
+        "ex = forkpool.InlineExecutor(1); made = {'__name__': 'x'}; exec('def f(): return work()', {'work': work}, made);"
+        " assert ex.submit(made['f']).result()",
+    ],
+)
+def test_globals_of_the_program_are_freed_whole_when_the_interpreter_ends(start: Start, tmp_path: Path, use: str) -> None:
+    """The interpreter sets the globals of a module to None one by one, in front of their `__del__`, if somebody holds it."""
+    file = tmp_path / "scratch"
+    script = start(f"{A_GLOBAL_THAT_TIDIES_UP}{USE_IT}{use}\n", args=[str(file)]).finish()
+    assert script.errors == ""
+    assert not file.exists()
+
+
+RUN_IN_ANOTHER_MODULE = """
+import runpy, types
+program, where = {program!r}, sys.argv[2]
+with open("inner.py", "w") as file:
+    file.write(program)
+if where == "run_path":  # it makes another `__main__` for a while
+    runpy.run_path("inner.py", run_name="__main__")
+elif where == "inner":
+    import inner
+    inner.use()
+else:
+    module = sys.modules[where] = types.ModuleType(where)
+    exec(program, vars(module))
+    module.use()
+"""
+
+USE_IN_A_FUNCTION = f"""
+import os, sys
+{A_GLOBAL_THAT_TIDIES_UP}
+MISSING = object()
+def use():
+    global scratch, ex
+    scratch, ex = Scratch(), forkpool.ForkPoolExecutor(1)
+    work.__defaults__ = (MISSING,)
+    assert ex.submit(is_there).result()
+    sys.path.append("elsewhere")
+    ex.submit(work)
+    ex.submit(is_there)
+if __name__ == "__main__":
+    use()
+"""
+
+
+@pytest.mark.parametrize("where", ["run_path", "inner", "plugin"])
+def test_so_are_those_of_other_modules(start: Start, tmp_path: Path, where: str) -> None:
+    file = tmp_path / "scratch"
+    program = start(RUN_IN_ANOTHER_MODULE.format(program=USE_IN_A_FUNCTION), args=[str(file), where]).finish()
+    assert program.errors == ""
+    assert not file.exists()
+
+
+def test_so_are_those_of_a_program_that_is_run_with_our_pool(tmp_path: Path) -> None:
+    file = tmp_path / "scratch"
+    use = "ex = forkpool.ForkPoolExecutor(1); ex.submit(work).result()"
+    program = tmp_path / "program.py"
+    program.write_text(f"import os, sys\n{A_GLOBAL_THAT_TIDIES_UP}{USE_IT}{use}\n")
+    command = [sys.executable, "-m", "forkpool", "run", str(program), str(file)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment({}))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not file.exists()

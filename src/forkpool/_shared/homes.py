@@ -18,7 +18,7 @@ from itertools import repeat
 from operator import is_
 from typing import Any
 
-from forkpool._shared import tracking
+from forkpool._shared import at_end, tracking
 from forkpool._shared.importable import by_reference, is_importable
 from forkpool._shared.plain import IMMUTABLE
 
@@ -27,6 +27,7 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 Namespace = dict[str, Any]
 Home = tuple[str, str]  # key of a namespace, and the name there: that of a global, or "Class.attribute"
 _imported: dict[int, tuple[object, str, types.ModuleType | None]] = {}
+at_end.forget.append(_imported.clear)
 
 
 class Homes:

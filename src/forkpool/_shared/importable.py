@@ -19,7 +19,7 @@ import types
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from typing import Any
 
-from forkpool._shared import import_path
+from forkpool._shared import at_end, import_path
 
 BY_NAME_ONLY = (
     "and serializer='pickle' ships nothing by value; use serializer='auto', or move it to the top level of a module that "
@@ -62,6 +62,7 @@ def _doubt_all() -> None:
 
 
 import_path.when_changed.append(_doubt_all)
+at_end.forget += [_verdicts.clear, _earlier.clear]
 
 
 def _is_being_imported(name: str) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from operator import is_
 from typing import Any
 
-from forkpool._shared import import_path
+from forkpool._shared import at_end, import_path
 from forkpool._shared.by_value import _BASICS, global_name
 from forkpool._shared.code_names import names_of, submodules_used
 from forkpool._shared.entries import Entry
@@ -37,6 +37,7 @@ _NO_ENTRIES = (*_BASICS, "__builtins__")  # names that are entries only if code 
 
 _known: dict[int, RepeatedCall] = {}  # by id of the function, which the call keeps alive
 import_path.when_changed.append(_known.clear)  # what was importable may not be any more
+at_end.forget.append(_known.clear)
 _tries: dict[int, tuple[weakref.ref[Any], int]] = {}  # by id of the code of functions that could not be known
 
 
@@ -48,6 +49,7 @@ class RepeatedCall:
         "_by_name",
         "_functions",
         "_globals",
+        "_home",
         "_modules",
         "_namespace",
         "_untold",
@@ -67,7 +69,8 @@ class RepeatedCall:
         self._functions: list[tuple[types.FunctionType, tuple[Any, ...]]] = []
         self._globals: dict[str, Any] = {basic: namespace.get(basic, _MISSING) for basic in _BASICS}
         self._by_name: list[Any] = []
-        self._modules: dict[str, Any] = {function.__module__: sys.modules.get(function.__module__)}
+        self._home = _names_in(function.__module__)  # not the module, which may be a `__main__` that ends: see `at_end`
+        self._modules: dict[str, Any] = {}
         self._absent: set[str] = set()  # modules that are not loaded
         self._untold: frozenset[str] = frozenset()  # names that are not there, and of which no worker can know
 
@@ -81,6 +84,8 @@ class RepeatedCall:
         for name, value in self._globals.items():
             if get(name, _MISSING) is not value:
                 return False
+        if _names_in(self.function.__module__) is not self._home:
+            return False
         modules = sys.modules
         for name, value in self._modules.items():
             if modules.get(name) is not value:
@@ -183,6 +188,10 @@ def begin(function: types.FunctionType) -> RepeatedCall | None:
         return call
     _tries[key] = (weakref.ref(code, lambda _: _tries.pop(key, None)), count + 1)
     return None
+
+
+def _names_in(module: str) -> Any:
+    return getattr(sys.modules.get(module), "__dict__", None)
 
 
 def _parts_of(function: Any) -> tuple[Any, ...]:

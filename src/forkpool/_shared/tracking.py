@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any
 
-from forkpool._shared import clock
+from forkpool._shared import at_end, clock
 from forkpool._shared.importable import is_importable, module_of_globals
 
 Key = tuple[str, ...]
@@ -39,7 +39,7 @@ _class_by_uid: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictiona
 _kept_classes: deque[Any] = deque(maxlen=KEPT_CLASSES)
 _anonymous_by_id: dict[int, tuple[str, dict[str, Any]]] = {}
 _anonymous_by_key: dict[str, dict[str, Any]] = {}
-_own_modules: dict[str, types.ModuleType] = {}
+_own_modules: dict[str, types.ModuleType] = {}  # that we have made; in a host, none that was there: see `at_end`
 _counter = itertools.count()
 
 # In a worker: key of an entry -> (digest as the host last sent it, object made from it).
@@ -291,16 +291,18 @@ def global_in(namespace: dict[str, Any], name: str) -> Any:
 
 def module_by_value(name: str, *, fresh: bool = False) -> types.ModuleType:
     """Return the module that stands for the host's module `name`."""
+    found = None if fresh else sys.modules.get(name)
+    if found is not None:
+        return found
     module = _own_modules.get(name)
     if module is None:
-        found = None if fresh else sys.modules.get(name)
-        module = found or types.ModuleType(name)
-        module.__dict__.setdefault("__builtins__", __builtins__)
+        module = types.ModuleType(name)
+        module.__dict__["__builtins__"] = __builtins__
         _own_modules[name] = module
-    if fresh or name not in sys.modules:
-        sys.modules[name] = module
-        if name == "__main__":
-            sys.modules["__mp_main__"] = module  # so it is called by processes that multiprocessing has spawned
-    elif not fresh:
-        return sys.modules[name]
+    sys.modules[name] = module
+    if name == "__main__":
+        sys.modules["__mp_main__"] = module  # so it is called by processes that multiprocessing has spawned
     return module
+
+
+at_end.forget += [_kept_classes.clear, _anonymous_by_id.clear, _anonymous_by_key.clear, _used_names.clear, _own_modules.clear]
