@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._host.any_pool import AnyPool
 from ._host.intake import Request
@@ -19,6 +19,9 @@ from ._views import OptionsView as OptionsView
 from ._views import Submitter
 from .config import DEFAULT_OPTIONS, Serializer, pool_config
 from .events import Placement, PoolStatistics
+
+if TYPE_CHECKING:
+    from ._host.worker_process import WorkerProcess
 
 
 class ForkPoolExecutor(Submitter):
@@ -224,7 +227,7 @@ class ForkPoolExecutor(Submitter):
 
     @property
     def _processes(self) -> Mapping[int, WorkerProcess]:
-        return MappingProxyType({pid: WorkerProcess(pid, slot) for pid, slot in self._pool.worker_pids().items()})
+        return MappingProxyType(self._pool.worker_processes())
 
     def _abort(self) -> None:
         try:
@@ -259,16 +262,3 @@ class InlineExecutor(ForkPoolExecutor):
     @staticmethod
     def _pool_kind() -> type[AnyPool]:
         return inline_kind()
-
-
-class WorkerProcess:
-    """What libraries look for in `_processes`: a worker's pid and slot."""
-
-    __slots__ = ("pid", "slot")
-
-    def __init__(self, pid: int, slot: int) -> None:
-        self.pid = pid
-        self.slot = slot
-
-    def __repr__(self) -> str:
-        return f"<worker {self.slot}, pid {self.pid}>"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..events import Placement, PoolStatistics
     from .intake import Request
     from .inventory import PoolSnapshot
+    from .worker_process import WorkerProcess
 
 
 class AnyPool(ABC):
@@ -119,8 +120,8 @@ class AnyPool(ABC):
         """True on the thread that finishes futures: waiting for one there would never end."""
 
     @abstractmethod
-    def worker_pids(self) -> dict[int, int]:
-        """Slot by pid of the workers that live now."""
+    def worker_processes(self) -> dict[int, WorkerProcess]:
+        """The workers that live now, by pid."""
 
     @abstractmethod
     def has_ended(self) -> bool:

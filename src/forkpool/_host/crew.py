@@ -221,7 +221,11 @@ class Crew:
 
     def worker_pids(self) -> dict[int, int]:
         """Slot by pid. Any thread."""
-        return {link.pid: link.slot for link in list(self.links.values()) if link.pid and link.death is None}
+        return {link.pid: link.slot for link in self.living()}
+
+    def living(self) -> list[WorkerLink]:
+        """Those that were forked and have not ended. Any thread."""
+        return [link for link in list(self.links.values()) if link.pid and link.death is None]
 
     def fds(self) -> list[tuple[int, str]]:
         """Number and purpose of each descriptor."""

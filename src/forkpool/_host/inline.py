@@ -18,7 +18,7 @@ import importlib
 import os
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.placement import free_placement
 from .._core.repeating import is_asked_for
@@ -36,6 +36,9 @@ from .intake import Request
 from .inventory import PoolSnapshot, TaskSnapshot
 from .retries import note, text_of, with_notes
 from .tally import Counter
+
+if TYPE_CHECKING:
+    from .worker_process import WorkerProcess
 
 _NO_TIMEOUT = (
     "timeout= cannot be enforced by a pool that runs calls inline: nobody else is there to stop them. "
@@ -138,7 +141,7 @@ class InlinePool(AnyPool):
     def close_in_fork(self) -> None:
         """Nothing to do: see `_check_open`."""
 
-    def worker_pids(self) -> dict[int, int]:
+    def worker_processes(self) -> dict[int, WorkerProcess]:
         return {}
 
     def placement(self) -> Placement:

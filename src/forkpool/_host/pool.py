@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.states import RepeatableTask, Task
 from .._shared.calls import name_of
@@ -35,6 +35,10 @@ from .servers import MakeError, Restart
 from .snapshot import take_snapshot
 from .supervisor import Supervisor
 from .tally import Counter
+from .worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from .worker_link import WorkerLink
 
 T = TypeVar("T")
 _LOOK_S = 5.0  # arbitrary: a supervisor that does not answer is starved, or user code holds the interpreter
@@ -111,7 +115,7 @@ class Pool(AnyPool):
 
     def kill_all(self, request: Request) -> None:
         """Stop everything now: `Request.KILL_ALL` or `Request.TERMINATE_ALL`."""
-        self._check_owner()
+        self.check_owner()
         self._end((request, None))
 
     def wait_closed(self) -> None:
@@ -125,15 +129,26 @@ class Pool(AnyPool):
     def is_of_another_process(self) -> bool:
         return self.pid != os.getpid() and bool(self._claim)
 
+    def check_owner(self) -> None:
+        """Raises the RuntimeError of a pool in a fork of the process that owns it."""
+        if self.is_of_another_process():
+            raise self.error_in_fork()
+
     def is_supervisor_thread(self) -> bool:
         """True on the thread that finishes futures: waiting for one there would never end."""
         supervisor = self._claim.get("supervisor")
         return supervisor is not None and supervisor.is_current_thread()
 
-    def worker_pids(self) -> dict[int, int]:
-        """Slot by pid of the workers that live now."""
+    def worker_processes(self) -> dict[int, WorkerProcess]:
+        """The workers that live now, by pid."""
         supervisor = self._claim.get("supervisor")
-        return {} if supervisor is None or self.is_of_another_process() else supervisor.worker_pids()
+        links = [] if supervisor is None or self.is_of_another_process() else supervisor.living()
+        return {link.pid: WorkerProcess(self, link) for link in links}
+
+    def signal_worker(self, link: WorkerLink, send: Callable[[], object]) -> None:
+        """Have the supervisor send it, unless the worker has ended. Does not wait."""
+        self.check_owner()
+        self._post((Request.ASK, lambda supervisor: supervisor.signal_worker(link, send)))
 
     def has_ended(self) -> bool:
         return self.intake.done.is_set()
@@ -150,7 +165,7 @@ class Pool(AnyPool):
 
     def recycle(self) -> None:
         """Replace all workers. See `ForkPoolExecutor.recycle_workers`."""
-        self._check_owner()
+        self.check_owner()
         self._post((Request.RECYCLE, None))
 
     def restart(self) -> None:
@@ -175,7 +190,7 @@ class Pool(AnyPool):
         supervisor = self._claim.get("supervisor")
         if supervisor is None:
             return before_the_first_call()
-        self._check_owner()
+        self.check_owner()
         if not supervisor.is_current_thread():
             answer: SimpleQueue[T] = SimpleQueue()
             self._post((Request.ASK, lambda supervisor: answer.put(question(supervisor))))
@@ -188,7 +203,7 @@ class Pool(AnyPool):
 
     def placement(self) -> Placement:
         """Where the workers run."""
-        self._check_owner()
+        self.check_owner()
         supervisor = self._claim.get("supervisor")
         return placement_before_start(self.config) if supervisor is None else supervisor.pinning.placement
 
@@ -210,13 +225,9 @@ class Pool(AnyPool):
 
     def _check_open(self) -> None:
         if self.pid != os.getpid():
-            self._check_owner()
+            self.check_owner()
             self.pid = os.getpid()  # nothing was started before the fork: both processes have a pool of their own
         check_accepts(self.intake.closing, self.intake.broken)
-
-    def _check_owner(self) -> None:
-        if self.is_of_another_process():
-            raise self.error_in_fork()
 
     def _wait_for_preload(self) -> None:
         """Raises what preloading raised, and warns of what it left."""

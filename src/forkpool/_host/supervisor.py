@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.machine import PoolMachine
 from .._core.states import Expiry, Task, Verb, Verdict, Worker, WorkerState
@@ -42,6 +42,9 @@ from .retries import kind_of
 from .stdio_guard import StdioGuard
 from .tally import Tally
 from .verdicts import broken_error, initializer_error, preload_error, shut_down_error
+
+if TYPE_CHECKING:
+    from .worker_link import WorkerLink
 
 
 class Supervisor:
@@ -203,9 +206,14 @@ class Supervisor:
         """What is known of a task that runs. Any thread."""
         return self._crew.find_run(seq)
 
-    def worker_pids(self) -> dict[int, int]:
-        """Slot by pid. Any thread."""
-        return self._crew.worker_pids()
+    def living(self) -> list[WorkerLink]:
+        """The workers that live now. Any thread, which only reads what does not change."""
+        return self._crew.living()
+
+    def signal_worker(self, link: WorkerLink, send: Callable[[], object]) -> None:
+        """Send it a signal, if it lives."""
+        if link in self._crew.living():
+            send()
 
     def look(self) -> PoolSnapshot:
         """What the pool holds: exact on this thread and when it has ended, else as it appears."""

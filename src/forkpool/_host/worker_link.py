@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class WorkerLink:
     __slots__ = (
         "_answer_fd", "_born", "_lifeline", "_page", "_reader", "_sender", "answered", "child_fds", "death", "generation",
         "is_full", "is_robbed", "note", "orphan", "patience_end", "pid", "pidfd", "seat", "server", "slot", "void",
-        "without_pidfd", "without_proc",
+        "waiters", "without_pidfd", "without_proc",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -68,6 +69,7 @@ class WorkerLink:
         self._born: int | None = None  # only without a pidfd: tells the worker from a later process of its number
         self.note: str | None = None  # why we killed it, when a task was not the reason
         self.death: Death | None = None
+        self.waiters: list[threading.Event] | None = []  # set by `close`. None: it was closed
         # Monotonic seconds: then we stop waiting for what must follow (to a request to fork, to a death).
         self.patience_end: float | None = None
         self.answered = NOTHING_YET  # seq of the last task that it answered
@@ -131,6 +133,9 @@ class WorkerLink:
         """Give everything back. The worker is dead, or was never born."""
         close_all(self.fds)
         self._page.close()
+        waiters, self.waiters = self.waiters, None
+        for waiter in waiters or ():
+            waiter.set()
 
     # --- tasks
 
