@@ -3,9 +3,12 @@
 import abc
 import atexit
 import collections
+import contextlib
 import copyreg
+import datetime
 import decimal
 import fractions
+import io
 import logging
 import mmap
 import multiprocessing
@@ -19,7 +22,9 @@ import textwrap
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
+import freezegun
 import numpy
 from claims import claim, error_of, try_all
 
@@ -104,6 +109,95 @@ def _():
         module(folder, "settings_of_from_fork", "DEBUG = False\n")
         set_up()
         does_not_travel(debug, True, initializer=set_up)
+
+
+@claim("`freeze_time`, `mock.patch` around the pool: monkeypatches")
+def _():
+    def year():
+        return datetime.date.today().year
+
+    def set_up():
+        freezegun.freeze_time("2012-01-14").start()
+
+    with freezegun.freeze_time("2012-01-14"):
+        does_not_travel(year, 2012, initializer=set_up)
+
+    def inside():
+        with freezegun.freeze_time("2012-01-14"):
+            return datetime.date.today().year
+
+    assert seen_by(inside) == 2012
+    with mock.patch("textwrap.dedent", str.upper):
+        patch = partial(setattr, textwrap, "dedent", str.upper)
+        does_not_travel(lambda: textwrap.dedent is str.upper, True, initializer=patch)
+
+
+@claim(
+    'an object that was imported by name: `from settings import CFG; CFG["k"] = 5` under the guard '
+    "(a task sees the program's CFG with 5, functions of `settings` see a fresh one)"
+)
+def _():
+    global CFG, get_cfg
+
+    def set_up():
+        import cfg_of_from_fork
+
+        cfg_of_from_fork.CFG["k"] = 5
+
+    with tempfile.TemporaryDirectory() as folder:
+        module(folder, "cfg_of_from_fork", "CFG = {}\ndef get_cfg(): return CFG.get('k')\n")
+        from cfg_of_from_fork import CFG, get_cfg
+
+        CFG["k"] = 5
+        assert seen_by(lambda: (CFG.get("k"), get_cfg())) == (5, None)
+        does_not_travel(lambda: (CFG.get("k"), get_cfg()), (5, 5), initializer=set_up)
+
+
+class Index:
+    def __init__(self):
+        self.cache = {"a": 1}
+
+    def __getstate__(self):
+        return {"cache": None}
+
+
+index = Index()
+
+
+def fill_index():
+    index.cache = {"a": 1}
+
+
+@claim("a cache in a global whose `__getstate__` leaves it out")
+def _():
+    does_not_travel(lambda: index.cache, {"a": 1}, initializer=fill_index)
+
+
+class Tee:
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        return self.stream.write(text)
+
+    def flush(self):
+        self.stream.flush()
+
+
+@claim("`sys.stdout`, replaced: `redirect_stdout` around the pool, a `Tee`")
+def _():
+    def set_up():
+        sys.stdout = Tee(sys.stdout)
+
+    original = sys.stdout
+    try:
+        set_up()
+        does_not_travel(lambda: type(sys.stdout).__name__, "Tee", initializer=set_up)
+    finally:
+        sys.stdout = original
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        seen_by(lambda: print("elsewhere"))
+    assert text.getvalue() == ""
 
 
 @claim("registrations with an ABC")
@@ -196,14 +290,27 @@ def _():
             assert ours.submit(str.upper, user()).result() == "ANNA"
 
 
-@claim("the hash seed, so the order of sets of strings")
+KEYS = """
+from forkpool import ForkPoolExecutor as P
+class Key:
+    def __init__(self, text):
+        self.text, self.hash = text, hash(text)
+    def __hash__(self):
+        return self.hash
+    def __eq__(self, other):
+        return self.text == other.text
+keys = {Key("x"): 1}
+print(hash("x") == P(1).submit(hash, "x").result() and P(1).submit(lambda: Key("x") in keys).result())
+"""
+
+
+@claim('the hash seed, so `hash("x")`, the order of sets of strings, and the place of keys that remember their hash')
 def _():
     assert seen_by_fork(partial(hash, "x")) == hash("x")
-    ask = "from forkpool import ForkPoolExecutor as P\nprint(hash('x') == P(1).submit(hash, 'x').result())"
     outcomes = []
     for seed in ("random", "0"):
         done = subprocess.run(
-            [sys.executable, "-c", ask], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+            [sys.executable, "-c", KEYS], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
         )
         outcomes.append(done.stdout.strip())
     assert outcomes == ["False", "True"]

@@ -3,20 +3,25 @@
 import asyncio
 import contextvars
 import ctypes
+import functools
 import multiprocessing
 import os
 import pickle
+import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 
 from claims import claim, error_of, try_all
 from tasks import fail, give_up, invert, mark, wait_for, wait_for_release, wait_marked
 
 from forkpool import ForkPoolExecutor, InitializerError, SerializationError, TaskTimeoutError, WorkerCrashedError, current_task
+from forkpool.diagnostics import snapshot
 
 FORK = multiprocessing.get_context("fork")
 POOLS = (ProcessPoolExecutor, ForkPoolExecutor)
@@ -132,6 +137,76 @@ def _():
     with ForkPoolExecutor(1, initializer=make_in_worker) as ours:
         assert [ours.submit(use_made).result() for _ in range(3)] == [1, 2, 3]
         assert ours.submit(make_inside).result()
+
+
+@claim("state in the closure or the defaults of a function of the program: `@memo` with a dict of its own, `def f(x, seen=[])`")
+def _():
+    for function in (count_in_default, count_in_closure):
+        assert [[pool.submit(function).result() for _ in range(3)] for pool in both()] == [[1, 2, 3], [1, 1, 1]]
+    assert [[pool.submit(count_in_global).result() for _ in range(3)] for pool in both()] == [[1, 2, 3]] * 2
+
+
+def count_in_default(seen=[]):  # noqa: B006  # that is what it is about
+    seen.append(1)
+    return len(seen)
+
+
+def counted(function):
+    calls = []
+
+    @functools.wraps(function)
+    def count():
+        calls.append(function())
+        return len(calls)
+
+    return count
+
+
+@counted
+def count_in_closure():
+    return 1
+
+
+CALLS = []
+
+
+def count_in_global():
+    CALLS.append(1)
+    return len(CALLS)
+
+
+class Handle:
+    """Notes which process drops it."""
+
+    def __init__(self, path, is_careful):
+        self.path, self.is_careful, self.pid, self.count = path, is_careful, os.getpid(), 0
+
+    def __del__(self):
+        if not self.is_careful or os.getpid() == self.pid:
+            with open(self.path, "a") as file:
+                file.write(f"{os.getpid()}\n")
+
+
+def use_handle():
+    return os.getpid(), handle.count
+
+
+@claim("`__del__` of a global that the program changes later")
+def _():
+    global handle
+    for kind, is_careful in (
+        (partial(ProcessPoolExecutor, mp_context=FORK), False),
+        (ForkPoolExecutor, False),
+        (ForkPoolExecutor, True),
+    ):
+        with mark() as path, kind(1) as pool:
+            handle = Handle(path, is_careful)
+            worker, _ = pool.submit(use_handle).result()
+            handle.count = 1
+            assert pool.submit(use_handle).result() == (worker, 1 if kind is ForkPoolExecutor else 0)
+            dropped_by = path.read_text().split() if path.exists() else []
+            assert dropped_by == ([str(worker)] if kind is ForkPoolExecutor and not is_careful else [])
+            handle = None
 
 
 @claim("two globals of the program that hold one object")
@@ -327,6 +402,83 @@ def _():
             getattr(ours, name)()
             assert isinstance(running.exception(), WorkerCrashedError)
             assert isinstance(error_of(queued.result), CancelledError)
+
+
+@claim("`for p in ex._processes.values(): p.terminate()`, or `os.kill` of each")
+def _():
+    def terminate(process):
+        process.terminate()
+
+    def kill(process):
+        os.kill(process.pid, signal.SIGKILL)
+
+    for end in (terminate, kill):
+        for kind in POOLS:
+            with mark() as path, kind(1) as pool:
+                running, queued = pool.submit(wait_marked, path), pool.submit(invert, 1)
+                wait_for(path)
+                for process in list(pool._processes.values()):
+                    end(process)
+                assert isinstance(running.exception(), BrokenProcessPool)
+                assert (
+                    queued.exception() is None
+                    if kind is ForkPoolExecutor
+                    else isinstance(queued.exception(), BrokenProcessPool)
+                )
+
+
+@claim("`multiprocessing.active_children()`")
+def _():
+    for pool in both():
+        pool.submit(invert, 1).result()
+        children = {child.pid for child in multiprocessing.active_children()}
+        ours = isinstance(pool, ForkPoolExecutor)
+        assert children.isdisjoint(pool._processes) if ours else children.issuperset(pool._processes)
+        if ours:
+            assert set(pool._processes) <= {process.pid for process in snapshot(pool).processes}
+
+
+@claim("`os.getppid()` in a worker")
+def _():
+    with ProcessPoolExecutor(1, mp_context=FORK) as theirs:
+        assert theirs.submit(parents).result() == (os.getpid(), os.getpid())
+    with ForkPoolExecutor(1) as ours:
+        above, parent = ours.submit(parents).result()
+        assert above != parent == os.getpid()
+
+
+def parents():
+    return os.getppid(), multiprocessing.parent_process().pid
+
+
+@claim("`subprocess.Popen` in a task, which leaves it")
+def _():
+    for kind, options, outlives in (
+        (ProcessPoolExecutor, {}, True),
+        (ForkPoolExecutor, {}, False),
+        (ForkPoolExecutor, {"start_new_session": True}, True),
+    ):
+        with kind(1) as pool:
+            pidfd = os.pidfd_open(pool.submit(leave_process, options).result())
+        assert has_ended(pidfd, wait=not outlives) is not outlives
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL) if outlives else None
+        os.close(pidfd)
+    with ForkPoolExecutor(1) as ours:
+        pidfd = os.pidfd_open(ours.submit(leave_process, {}).result())
+        ours.recycle_workers()
+        assert has_ended(pidfd, wait=True)
+        os.close(pidfd)
+
+
+def leave_process(options):
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(["sleep", "60"], **quiet, **options).pid
+
+
+def has_ended(pidfd, wait):
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(30_000 if wait else 0))
 
 
 @claim("`shutdown(wait=False, cancel_futures=True)`")
