@@ -133,24 +133,25 @@ def _():
 
 
 @claim(
-    'an object that was imported by name: `from settings import CFG; CFG["k"] = 5` under the guard '
-    "(a task sees the program's CFG with 5, functions of `settings` see a fresh one)"
+    "an object other than a dict, list or set that was imported by name: `from settings import config; config.debug = True` "
+    "under the guard (a task sees the program's, functions of `settings` see a fresh one)"
 )
 def _():
-    global CFG, get_cfg
+    global config, get_debug
 
     def set_up():
-        import cfg_of_from_fork
+        import config_of_from_fork
 
-        cfg_of_from_fork.CFG["k"] = 5
+        config_of_from_fork.config.debug = True
 
     with tempfile.TemporaryDirectory() as folder:
-        module(folder, "cfg_of_from_fork", "CFG = {}\ndef get_cfg(): return CFG.get('k')\n")
-        from cfg_of_from_fork import CFG, get_cfg
+        lines = "class Config: debug = False", "config = Config()", "def get_debug(): return config.debug"
+        module(folder, "config_of_from_fork", "\n".join(lines))
+        from config_of_from_fork import config, get_debug
 
-        CFG["k"] = 5
-        assert seen_by(lambda: (CFG.get("k"), get_cfg())) == (5, None)
-        does_not_travel(lambda: (CFG.get("k"), get_cfg()), (5, 5), initializer=set_up)
+        config.debug = True
+        assert seen_by(lambda: (config.debug, get_debug())) == (True, False)
+        does_not_travel(lambda: (config.debug, get_debug()), (True, True), initializer=set_up)
 
 
 class Index:
