@@ -622,6 +622,26 @@ def test_so_are_those_of_other_modules(start: Start, tmp_path: Path, where: str)
     assert not file.exists()
 
 
+def test_so_are_those_of_a_module_whose_sentinel_the_program_imports(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "scratch"
+    program = start(
+        f"""
+import importlib
+with open("library.py", "w") as file:
+    file.write({f"import os, sys{A_GLOBAL_THAT_TIDIES_UP}MISSING = object()"!r})
+importlib.invalidate_caches()
+import forkpool, library
+from library import MISSING
+library.scratch = library.Scratch()
+ex = forkpool.ForkPoolExecutor(1)
+assert ex.submit(lambda: MISSING is library.MISSING).result()
+""",
+        args=[str(file)],
+    ).finish()
+    assert program.errors == ""
+    assert not file.exists()
+
+
 def test_so_are_those_of_a_program_that_is_run_with_our_pool(tmp_path: Path) -> None:
     file = tmp_path / "scratch"
     use = "ex = forkpool.ForkPoolExecutor(1); ex.submit(work).result()"
