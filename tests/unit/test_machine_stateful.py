@@ -537,6 +537,14 @@ class Host(RuleBasedStateMachine):
         self.machine.on_close(cancel_queued=cancel_queued)
 
     @rule()
+    @precondition(lambda self: self.seq >= self.lives and not self.closed)
+    def close_while_pipes_are_full(self) -> None:
+        """Seldom met by chance."""
+        self.send_ahead()
+        self.close(cancel_queued=True)
+        self.step()
+
+    @rule()
     @precondition(lambda self: self.seq >= self.lives)
     def abort(self) -> None:
         self.closed = self.aborted = self.stopped = self.queue_cancelled = True
