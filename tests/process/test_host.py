@@ -35,7 +35,7 @@ def use_a_pool():
         error = ex.submit(lambda: os.kill(os.getpid(), 9)).exception()
         mark("kill", f"{type(error).__name__} {error.signal}")
         mark("after", ex.submit(square, 7).result())
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
         mark("children", file.read().split())
 """
 
