@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from forkpool._shared.advice import Failure, Place, failure_of, kind_of
 from forkpool._shared.calls import attribute_of
 from forkpool._shared.changed_meanwhile import is_change
+from forkpool._shared.importable import is_library
 from forkpool._shared.named_parts import CONTAINERS, classes_of, parts_of
 
 MAX_DEPTH = 12
@@ -185,12 +186,7 @@ def _module_of(value: Any) -> Any:
 
 
 def _is_library(module: Any) -> bool:
-    if not isinstance(module, str):
-        return False
-    file = attribute_of(sys.modules.get(module), "__file__")
-    is_installed = isinstance(file, str) and not _INSTALLED.isdisjoint(file.split(os.sep))
-    return is_installed or module.partition(".")[0] in sys.stdlib_module_names
+    return isinstance(module, str) and is_library(module, attribute_of(sys.modules.get(module), "__file__"))
 
 
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _HOLD_WHAT_THEY_ARE_GIVEN = frozenset({"builtins", "collections", "contextlib", "functools", "types", "weakref"})

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import os
 import sys
-import sysconfig
 import types
 from typing import Any
 
-from forkpool._shared.importable import is_importable
+from forkpool._shared.importable import is_importable, is_library
 
 CONTAINERS = (dict, list, set)
 Place = tuple[str, str]  # module and name
@@ -35,14 +33,13 @@ class _Seen:
         self.places: dict[int, list[Place]] = {}  # by the id of what is there, or was: to be looked at
         for module_name, module in modules.items():
             namespace = _namespace(module)
-            if "__file__" in namespace and not str(namespace["__file__"]).startswith(_LIBRARIES):
+            if not is_library(module_name, namespace.get("__file__")):
                 self.own.append(module_name)
             for name, value in list(namespace.items()):
                 if type(value) in CONTAINERS and not name.startswith("__"):
                     self.places.setdefault(id(value), []).append((module_name, name))
 
 
-_LIBRARIES = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _seen = _Seen({})  # replaced in one step, for any thread may read it
 
 

@@ -98,6 +98,15 @@ def _would_be_found(name: str, module: Any) -> bool | None:
     return True
 
 
+def is_library(name: str, file: object) -> bool:
+    """Tell whether a module with this name and file is installed, or of the standard library: nobody's own program."""
+    is_installed = isinstance(file, str) and not _INSTALLED.isdisjoint(file.split(os.sep))
+    return is_installed or name.partition(".")[0] in sys.stdlib_module_names
+
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
 def _own_places(found: ModuleSpec) -> list[str]:
     """The file of a module, or the folders of a package."""
     folders = found.submodule_search_locations
