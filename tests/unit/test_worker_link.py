@@ -493,6 +493,15 @@ def test_a_task_that_was_answered_and_gets_no_answer_did_begin(link: WorkerLink,
     assert link.never_took([1]) == []
 
 
+def test_nor_is_it_said_not_to_have_run_when_one_behind_it_was_answered(link: WorkerLink, page: StatusPage) -> None:
+    page.take(1, 1)
+    page.take(2, 1)
+    page.set_stage(Stage.ANSWERED)
+    link.answered = 2
+    assert link.may_have_run(1) == "maybe"
+    assert link.may_have_run(3) == "no"
+
+
 # --- status page, signals
 
 

@@ -293,6 +293,8 @@ class WorkerLink:
 
     def may_have_run(self, seq: int) -> str:
         """Did the task's function run? "no", "maybe" (it was entered) or "yes" (it had returned)."""
+        if self.answered != NOTHING_YET and seq < self.answered:
+            return "maybe"  # the worker took it before one that it answered, and of that the page tells
         stage = self._page.stage(seq, self.answered)
         if stage >= Stage.ENCODING:
             return "yes"
