@@ -3,6 +3,7 @@
 Row "a worker is killed from outside" holds for those that are ended here.
 """
 
+import atexit
 import os
 import signal
 import threading
@@ -52,6 +53,22 @@ def test_one_that_has_ended_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     worker.kill()
     worker.join()
     assert (worker.is_alive(), worker.exitcode) == (False, 3)
+
+
+def linger(gate: Gate) -> int:
+    """Have the worker stay a while when it leaves."""
+    atexit.register(tasks.enter, gate)
+    return os.getpid()
+
+
+def test_one_that_leaves_is_not_listed_beside_the_one_in_its_slot(gate: Gate) -> None:
+    with ForkPoolExecutor(1, max_tasks_per_child=1) as ex:
+        assert ex.submit(linger, gate).result() == gate.wait_inside()
+        heir = ex.submit(tasks.enter, gate)
+        pids = {gate.wait_inside()}
+        assert set(ex._processes) == pids
+        gate.open_for_all()
+        heir.result()
 
 
 def test_who_waits_is_told_and_who_waits_no_longer_is_forgotten(gate: Gate) -> None:

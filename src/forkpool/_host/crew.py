@@ -223,9 +223,15 @@ class Crew:
         """Slot by pid. Any thread."""
         return {link.pid: link.slot for link in self.living()}
 
+    def in_slots(self) -> list[WorkerLink]:
+        """Those of them that have a slot: not who leaves, and not who waits for the slot of one that works. Any thread."""
+        workers = self._machine.workers.copy()
+        owners = {generation for generation, worker in workers.items() if worker.owns_slot}
+        return [link for generation, link in list(self.links.items()) if generation in owners and _lives(link)]
+
     def living(self) -> list[WorkerLink]:
         """Those that were forked and have not ended. Any thread."""
-        return [link for link in list(self.links.values()) if link.pid and link.death is None]
+        return [link for link in list(self.links.values()) if _lives(link)]
 
     def fds(self) -> list[tuple[int, str]]:
         """Number and purpose of each descriptor."""
@@ -485,3 +491,8 @@ def _status_text(status: int | None) -> str:
         return "how is unknown"
     code = os.waitstatus_to_exitcode(status)
     return f"exit status {code}" if code >= 0 else f"signal {-code}"
+
+
+def _lives(link: WorkerLink) -> bool:
+    """Was it forked, and has not ended?"""
+    return link.pid > 0 and link.death is None

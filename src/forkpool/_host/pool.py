@@ -142,7 +142,7 @@ class Pool(AnyPool):
     def worker_processes(self) -> dict[int, WorkerProcess]:
         """The workers that live now, by pid."""
         supervisor = self._claim.get("supervisor")
-        links = [] if supervisor is None or self.is_of_another_process() else supervisor.living()
+        links = [] if supervisor is None or self.is_of_another_process() else supervisor.in_slots()
         return {link.pid: WorkerProcess(self, link) for link in links}
 
     def signal_worker(self, link: WorkerLink, send: Callable[[], object]) -> None:

@@ -206,9 +206,9 @@ class Supervisor:
         """What is known of a task that runs. Any thread."""
         return self._crew.find_run(seq)
 
-    def living(self) -> list[WorkerLink]:
-        """The workers that live now. Any thread, which only reads what does not change."""
-        return self._crew.living()
+    def in_slots(self) -> list[WorkerLink]:
+        """The workers that live now and have a slot. Any thread, which only reads what does not change."""
+        return self._crew.in_slots()
 
     def signal_worker(self, link: WorkerLink, send: Callable[[], object]) -> None:
         """Send it a signal, if it lives."""
