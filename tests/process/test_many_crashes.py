@@ -175,7 +175,9 @@ def test_workers_that_are_ready_and_then_end_before_they_take_anything(marks: Ma
         wait(futures)
         errors = [future.exception() for future in futures]
         assert {type(error) for error in errors} == {PoolBrokenError}
-        assert all("ended before its first task (exit status 1)" in str(error) for error in errors)
+        # The second, if it took so long to end by itself that it was helped.
+        reasons = "ended before its first task (exit status 1)", "the worker's channel was closed"
+        assert all(any(reason in str(error) for reason in reasons) for error in errors), errors
     assert len(marks.words()) == START_FAILURES_IN_A_ROW
 
 
