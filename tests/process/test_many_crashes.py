@@ -178,7 +178,8 @@ def test_workers_that_are_ready_and_then_end_before_they_take_anything(marks: Ma
         # The second, if it took so long to end by itself that it was helped.
         reasons = "ended before its first task (exit status 1)", "the worker's channel was closed"
         assert all(any(reason in str(error) for reason in reasons) for error in errors), errors
-    assert len(marks.words()) == START_FAILURES_IN_A_ROW
+    # More, if the pool saw what one had closed before that ended: then nothing is said of the others, and the row begins anew.
+    assert START_FAILURES_IN_A_ROW <= len(marks.words()) <= 2 * START_FAILURES_IN_A_ROW
 
 
 def test_fresh_workers_are_killed_again_and_again_while_calls_get_done(gate: Gate) -> None:
