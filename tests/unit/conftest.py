@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
@@ -56,3 +58,13 @@ def plugin() -> Iterator[Notebook]:
 def worker() -> Iterator[Worker]:
     with Worker() as process:
         yield process
+
+
+@contextlib.contextmanager
+def worker_with_module(folder: Path, name: str, source: str) -> Iterator[Worker]:
+    """A worker that can import a module of this name, as can this process. What is put into the module is gone afterwards."""
+    (folder / f"{name}.py").write_text(source)
+    with pytest.MonkeyPatch.context() as patch, Worker(path=[str(folder)]) as worker:
+        patch.syspath_prepend(folder)
+        yield worker
+    sys.modules.pop(name, None)

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from forkpool._shared import held_by_modules
-from forkpool._shared.payload import CallEncoder
-from tests.unit.conftest import Notebook
+from tests.unit.conftest import Notebook, worker_with_module
 from tests.unit.worker_process import Worker
 
 MODULE = """
@@ -40,16 +39,13 @@ PROGRAM = """
 
 
 @pytest.fixture
-def holder_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def holder_worker(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     """A module and a worker for one test: what the test puts into the module is gone with it."""
     folder = tmp_path_factory.getbasetemp() / "holder"  # the same for all: which file a module has is looked at once
     folder.mkdir(exist_ok=True)
-    (folder / "holder.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch, Worker(CallEncoder(), path=[str(folder)]) as worker:
-        patch.syspath_prepend(folder)
-        patch.setattr(held_by_modules, "_seen", held_by_modules._Seen({}))
+    monkeypatch.setattr(held_by_modules, "_seen", held_by_modules._Seen({}))
+    with worker_with_module(folder, "holder", MODULE) as worker:
         yield worker
-    sys.modules.pop("holder", None)
 
 
 @pytest.fixture

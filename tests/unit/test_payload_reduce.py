@@ -5,14 +5,13 @@ Pickle takes such a name for that of a global that another process can import, w
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from forkpool._shared.payload import CallEncoder, PayloadError
-from tests.unit.conftest import Notebook
+from forkpool._shared.payload import PayloadError
+from tests.unit.conftest import Notebook, worker_with_module
 from tests.unit.worker_process import Worker
 
 LIBRARY = """
@@ -88,12 +87,8 @@ PROGRAM = """
 
 @pytest.fixture(scope="module")
 def library_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    folder = tmp_path_factory.mktemp("library")
-    (folder / "library.py").write_text(LIBRARY)
-    with pytest.MonkeyPatch.context() as patch, Worker(CallEncoder(), path=[str(folder)]) as worker:
-        patch.syspath_prepend(folder)
+    with worker_with_module(tmp_path_factory.mktemp("library"), "library", LIBRARY) as worker:
         yield worker
-    sys.modules.pop("library", None)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import types
 from typing import Any
 
 from forkpool._shared.importable import is_importable, is_library
+from forkpool._shared.tracking import globals_of
 
 CONTAINERS = (dict, list, set)
 Place = tuple[str, str]  # module and name
@@ -60,8 +61,8 @@ def place_of(container: Any, name: str) -> Place | None:
 
 
 def _namespace(module: Any) -> dict[str, Any]:
-    """Asked past `__getattribute__`, with which a module that is loaded when first used would be loaded."""
-    return object.__getattribute__(module, "__dict__") if issubclass(type(module), types.ModuleType) else {}
+    """Of what `sys.modules` holds, which need not be a module."""
+    return globals_of(module) if issubclass(type(module), types.ModuleType) else {}
 
 
 def fill(module_name: str, name: str, content: Any) -> Any:

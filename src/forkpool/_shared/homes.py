@@ -135,11 +135,7 @@ def imported_from(name: str, value: object) -> types.ModuleType | None:
 
 def _module_with(name: str, value: object) -> types.ModuleType | None:
     for module_name, module in list(sys.modules.items()):
-        if issubclass(type(module), types.ModuleType) and _is_in(module, name, value) and is_importable(module_name):
+        is_there = issubclass(type(module), types.ModuleType) and tracking.globals_of(module).get(name) is value
+        if is_there and is_importable(module_name):
             return module
     return None
-
-
-def _is_in(module: types.ModuleType, name: str, value: object) -> bool:
-    """Asked past `__getattribute__`, with which a module that is loaded when first used would be loaded."""
-    return object.__getattribute__(module, "__dict__").get(name) is value

@@ -195,11 +195,11 @@ class CallEncoder:
         raise explain.changed_error(name_of(call[0]), key) from _cause_of(exc)
 
     def _new_session(self, sessions: Any) -> Any:
-        if self._standard:
-            return sessions.PreloadedStandardSession() if self._preloads_main else sessions.StandardSession()
-        session = sessions.PreloadedSession() if self._preloads_main else sessions.Session()
-        if self._initializer is not None:
-            session.leave_to(self._initializer)
+        if self._preloads_main:
+            session = sessions.PreloadedStandardSession() if self._standard else sessions.PreloadedSession()
+        else:
+            session = sessions.StandardSession() if self._standard else sessions.Session()
+        session.initializer = self._initializer
         return session
 
     def _look_again(self) -> bytes | None:

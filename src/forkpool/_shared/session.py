@@ -58,18 +58,14 @@ class Session:
         self._optional: dict[Key, Any] = {}  # what nothing but a string names: left out if it cannot be pickled
         self._tried: set[Key] = set()  # of these
         self._optional_now: Key | None = None  # which of these is being tried
-        self.set_in_workers: frozenset[Key] = frozenset()  # see `leave_to`
+        self.initializer: Any = None  # of the pool: what it sets each worker has, so it is left out if it cannot be pickled
         self.points = False  # the body is an initializer's: what is a global's value is to be that global in the worker
         self.quieten: Callable[[Any], Any] = lambda value: value  # what is pickled of a global; see `changed_meanwhile`
-
-    def leave_to(self, initializer: Any) -> None:
-        """Leave out what an initializer sets, if it cannot be pickled: each worker has made its own."""
-        self.set_in_workers = globals_set_by(initializer)
 
     def anew(self) -> Session:
         """Return one like this that has encoded nothing."""
         session = type(self)()
-        session.set_in_workers, session.points = self.set_in_workers, self.points
+        session.initializer, session.points = self.initializer, self.points
         return session
 
     def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
@@ -299,7 +295,7 @@ class Session:
         try:
             draft = self._draft_global(key, value)
         except Exception as exc:
-            if key in self.set_in_workers:
+            if self.initializer is not None and key in globals_set_by(self.initializer):
                 return None
             raise EntryError(key) from exc
         return Entry(key, _round_of(value, draft), [("", draft)], {key: value})
