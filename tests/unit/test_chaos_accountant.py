@@ -31,6 +31,7 @@ def mark(stage: Stage, time: float = 2.0, *, task: int = 1, pid: int = PID, slot
     return Mark(task, pid, slot, attempt, stage, time)
 
 
+NOT_IMPORTED = Outcome("OSError", text="[Errno 24] Too many open files: '/x/deeds.py'")
 BEGIN, END = mark(Stage.BEGIN, 2.0), mark(Stage.END, 3.0)
 SECOND = mark(Stage.BEGIN, 2.0, attempt=2)
 KILL = Act(2.5, Harm.KILL, PID)
@@ -65,6 +66,7 @@ TRUE = {
     "refused": (story(Outcome("SerializationError"), "a lock as argument"), []),
     "after shutdown": (story(Outcome("RuntimeError"), accepted=False), [], Act(0.5, Harm.CLOSE)),
     "a stray child": (story(RESULT), [BEGIN, mark(Stage.STRAY, 2.5, pid=OTHER), END]),
+    "no file for its module": (story(NOT_IMPORTED), [], Act(0.5, Harm.SHORTAGE)),
     "an item nobody saw": (story(None, watched=False, own_future=False, done=[]), []),
     "a second attempt": (story(RESULT, attempts=2), [mark(Stage.BEGIN, 1.5, pid=OTHER), SECOND, END]),
     "a second attempt that left no mark": (
@@ -103,6 +105,8 @@ FALSE = {
     "a result of what crashes": ("result", story(RESULT, "segfault"), [BEGIN, END]),
     "an exception that it does not raise": ("exception", story(Outcome("KeyError")), [BEGIN, END]),
     "an exception without marks": ("exception", story(Outcome("ValueError"), "raise"), []),
+    "no file, and nobody took one away": ("exception", story(NOT_IMPORTED), []),
+    "no file for its module, and it began": ("exception", story(NOT_IMPORTED), [BEGIN], Act(0.5, Harm.SHORTAGE)),
     "a crash without a cause": ("blame", story(CRASH), [BEGIN]),
     "a crash of another worker's death": ("blame", story(CRASH), [BEGIN], Act(2.5, Harm.KILL, OTHER)),
     "a crash before its cause": ("blame", story(CRASH), [BEGIN], Act(9.5, Harm.KILL, PID)),
