@@ -119,7 +119,35 @@ def test_what_host_and_initializer_both_make_need_not_be_picklable(start: Start)
     for name, culprit in ("method", "other"), ("partial", "lock"), ("function", "lock"):
         result, error = program.all(name)
         assert result == "(7,)"
-        assert f"global {culprit!r} used by" in error
+        assert f"global {culprit!r} " in error
+
+
+@pytest.mark.parametrize("preload", [(), ("__main__",)], ids=["alone", "preloaded"])
+def test_methods_that_only_the_host_calls_may_use_what_belongs_to_it(start: Start, preload: tuple[str, ...]) -> None:
+    program = start(f"""
+        import threading
+        from forkpool import ForkPoolExecutor
+        class Crawler:
+            def fetch(self, n): return n + 1
+            def fetch_all(self): return list(ex.map(self.fetch, range(3)))
+            def save(self, future):
+                with lock: mark("saved", future.result())
+            def submit_more(self): return ex.submit(self.fetch, 1).result()
+            def go_deeper(self): return self.submit_more()
+        if __name__ == "__main__":
+            lock = threading.Lock()
+            ex = ForkPoolExecutor(1, preload={preload})
+            crawler = Crawler()
+            with ex:
+                mark("all", crawler.fetch_all())
+                ex.submit(crawler.fetch, 6).add_done_callback(crawler.save)
+                mark("deeper", ex.submit(crawler.go_deeper).exception())
+                mark("after", ex.submit(crawler.fetch, 8).result())
+        """).finish()
+    assert program.value("all") == "[1, 2, 3]"
+    assert program.value("saved") == "7"
+    assert program.value("after") == "9"
+    assert "global 'ex' is not in this worker: it is an executor" in program.value("deeper")
 
 
 def test_what_the_initializer_is_bound_to_or_gets_is_the_global_that_tasks_see(start: Start) -> None:

@@ -76,13 +76,13 @@ def test_the_error_of_a_call_without_it_names_it_and_it_helps(start: Start) -> N
 
         if __name__ == "__main__":
             with ForkPoolExecutor(1) as ex:
-                mark("step", ex.submit(Runner().step).exception())
+                mark("step", ex.submit(Runner().other).exception())
                 mark("look", ex.submit(look).exception())
             with ForkPoolExecutor(1, preload=("__main__",)) as ex:
-                mark("helps", [ex.submit(Runner().step).result(), ex.submit(look).result()])
+                mark("helps", [ex.submit(Runner().other).result(), ex.submit(look).result()])
         """).finish()
     assert program.value("step").startswith(
-        "cannot send `Runner.step` to a worker: global 'lock' used by `Runner.other` is a lock"
+        "cannot send `Runner.other` to a worker: global 'lock' used by `Runner.other` is a lock"
     )
     assert program.value("look").startswith(
         "cannot send `look` to a worker: global 'jar' used by `look`: `CookieJar._cookies_lock`"

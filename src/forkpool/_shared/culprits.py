@@ -127,7 +127,7 @@ def _global(space: str, name: str) -> Suspect | None:
     namespace = namespace_of(space)
     if name not in namespace:
         return None
-    return Suspect(f"global {name!r}", namespace[name], Place.GLOBAL, is_of_main=_runs_again(namespace.get("__name__")))
+    return Suspect(f"global {name!r}", namespace[name], Place.GLOBAL, is_of_main=runs_again(namespace.get("__name__")))
 
 
 # -- what is known of a part by what it is in
@@ -136,7 +136,7 @@ def _global(space: str, name: str) -> Suspect | None:
 def _part_of(owner: Suspect, path: str, value: Any, *, is_root: bool) -> Suspect:
     is_entry = _holds_globals(owner.value, path)
     place = Place.GLOBAL if is_entry else _place_in(owner, path)
-    is_of_main = _runs_again(_module_of(owner.value)) if is_entry else owner.is_of_main
+    is_of_main = runs_again(_module_of(owner.value)) if is_entry else owner.is_of_main
     return Suspect(path, value, place, _via(owner, path, is_root=is_root), is_of_main, _holder(owner))
 
 
@@ -169,7 +169,7 @@ def _place_in(owner: Suspect, path: str) -> Place:
     return owner.place if holds_what_it_is_given else Place.ATTRIBUTE
 
 
-def _runs_again(module: Any) -> bool:
+def runs_again(module: Any) -> bool:
     """Tell whether it is the program, and that a file which a fork server could run once more."""
     path = attribute_of(sys.modules.get("__main__"), "__file__")
     return bool(module == "__main__") and isinstance(path, str) and os.path.isfile(path)

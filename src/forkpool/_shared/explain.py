@@ -16,7 +16,7 @@ from typing import Any
 from forkpool._shared.advice import Failure, Holder, Place, advice_for, failure_of
 from forkpool._shared.calls import without_chunks
 from forkpool._shared.changed_meanwhile import MOST_TRIES
-from forkpool._shared.culprits import Search, Suspect, failure_with, has_name
+from forkpool._shared.culprits import Search, Suspect, failure_with, has_name, runs_again
 from forkpool._shared.importable import BY_NAME_ONLY, why_not_by_name
 from forkpool._shared.mp_support import UnsharedError, is_unshared
 from forkpool._shared.named_parts import callable_parts, function_parts, name_of
@@ -71,6 +71,11 @@ def _unshared_error(name: str, exc: Exception) -> PayloadError:
     if type(exc).__name__ == "EntryError":
         what, part = f"global {exc.args[0][2]!r} used by `{name}`", str(exc.args[0][2])
     return PayloadError(f"cannot send `{name}` to a worker: {what} is, or has, {reason}", part)
+
+
+def why_not_sent(space: str, value: Any, exc: Exception) -> str:
+    """Return what is wrong with a global that only a method names which the task may not call, and the way out."""
+    return advice_for(value, failure_of(exc), Place.GLOBAL, preload=runs_again(space.removeprefix("m:")))
 
 
 def changed_error(name: str, key: Any) -> PayloadError:

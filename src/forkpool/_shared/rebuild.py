@@ -45,9 +45,11 @@ def ring_member(space: str, name: str, position: int) -> Any:
     return active_applier().member_of(("ring", space, name), position)
 
 
-def preloaded_global(space: str, name: str, kind: str) -> Any:
+def preloaded_global(space: str, name: str, kind: str, otherwise: Any = None) -> Any:
     """Return what the preloaded program made of a global that cannot be pickled in the host."""
     if name not in tracking.preloaded:
+        if otherwise is not None:
+            return otherwise
         raise pickle.UnpicklingError(
             f"the global {name!r} ({kind}) cannot be pickled, and the program that was preloaded has none of that name: "
             "make it at the top of the program, outside of `if __name__ == '__main__':`"

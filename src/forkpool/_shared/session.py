@@ -6,6 +6,8 @@ Hard part: identity between globals (`svc.cache is cache`). An entry may point t
 digest of an entry then covers the digests of all that it points to, or a change of `cache` would leave `svc` with the old one.
 And pointers never form a circle: the globals in one are an entry together, a ring, and their own entries point to their places
 in it. See `rings`.
+And what is needed? A function's globals are; those of a class's methods may be. They are made last, and a stand-in takes the
+place of one that cannot be pickled (`not_sent`).
 Tests: tests/unit/test_payload_by_value.py, test_payload_globals.py, test_payload_rings.py
 """
 
@@ -20,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from forkpool._shared import by_value_classes, held_by_modules, rebuild, tracking
+from forkpool._shared import by_value_classes, explain, held_by_modules, rebuild, tracking
 from forkpool._shared.by_value import (
     ByValuePickler,
     PreloadedStandardPickler,
@@ -37,6 +39,7 @@ from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
 from forkpool._shared.lookups import globals_set_by, looked_up_by, named_by_annotations, subclasses_asked_for
 from forkpool._shared.mp_support import is_unshared
+from forkpool._shared.not_sent import NotSent
 from forkpool._shared.plain import IMMUTABLE, all_plain
 from forkpool._shared.rings import find_rings
 from forkpool._shared.tracking import Key
@@ -58,6 +61,8 @@ class Session:
         self._optional: dict[Key, Any] = {}  # what nothing but a string names: left out if it cannot be pickled
         self._tried: set[Key] = set()  # of these
         self._optional_now: Key | None = None  # which of these is being tried
+        self._methods: deque[tuple[types.FunctionType, str]] = deque()  # of classes: what they name may not be needed
+        self._is_of_methods = False  # what is made just now
         self.initializer: Any = None  # of the pool: what it sets each worker has, so it is left out if it cannot be pickled
         self.points = False  # the body is an initializer's: what is a global's value is to be that global in the worker
         self.quieten: Callable[[Any], Any] = lambda value: value  # what is pickled of a global; see `changed_meanwhile`
@@ -119,12 +124,24 @@ class Session:
                 if is_change(exc):
                     raise
                 self._queue.clear()
+                self._methods.clear()
                 self._entries.clear()
                 self._entries.update(before)
             finally:
                 self._optional_now = None
 
     def _make_needed(self) -> None:
+        """Make what is needed for sure, then what is named by methods that may not be called: that may also lack."""
+        self._make_found()
+        try:
+            while self._methods:
+                self._is_of_methods = True
+                self.need_globals_of(*self._methods.popleft())
+                self._make_found()
+        finally:
+            self._is_of_methods = False
+
+    def _make_found(self) -> None:
         self._make_queued()
         while rings := find_rings(self._entries.pointers()):
             for keys in rings:
@@ -190,6 +207,10 @@ class Session:
             self.try_global(f"m:{cls.__module__}", name, vars(sys.modules[cls.__module__])[name])
         for found in named_by_annotations(cls):
             self.try_global(*found)
+
+    def need_globals_of_method(self, function: types.FunctionType, space: str) -> None:
+        """The same for a function that a class has, which the task may never call. It is done after all that is needed."""
+        self._methods.append((function, space))
 
     def need_globals_of(self, function: types.FunctionType, space: str) -> None:
         """Put into the table what the code of a function may look up."""
@@ -297,8 +318,16 @@ class Session:
         except Exception as exc:
             if self.initializer is not None and key in globals_set_by(self.initializer):
                 return None
-            raise EntryError(key) from exc
+            if (call := self._instead_of(key, value, exc)) is None:
+                raise EntryError(key) from exc
+            return Entry(key, Round.FREE, [("", Draft(pickle.dumps(call, 5)))])
         return Entry(key, _round_of(value, draft), [("", draft)], {key: value})
+
+    def _instead_of(self, key: Key, value: Any, exc: Exception) -> by_value_classes.Call | None:
+        """Return what gives a worker something in place of a global that cannot be pickled, if it can do without."""
+        if not self._is_of_methods or is_change(exc) or is_unshared(exc) or isinstance(exc, (OSError, MemoryError)):
+            return None
+        return by_value_classes.Call(NotSent, key[2], explain.why_not_sent(key[1], value, exc))
 
     def _draft_global(self, key: Key, value: Any) -> Draft:
         if type(value) in IMMUTABLE:
@@ -362,13 +391,13 @@ class PreloadedSession(Session):
     def _make_entry(self, key: Key, value: Any) -> Entry | None:
         if key[0] == "c" and key[1].startswith("main:"):
             return self._make_class_entry(key, value)
-        try:
-            return super()._make_entry(key, value)
-        except EntryError as exc:
-            if not key[1].startswith(("m:__main__", "m:__mp_main__")) or key == self._optional_now or is_unshared(exc):
-                raise
-            call = by_value_classes.Call(rebuild.preloaded_global, key[1], key[2], type(value).__name__)
-            return Entry(key, Round.FREE, [("", Draft(pickle.dumps(call, 5)))])
+        return super()._make_entry(key, value)
+
+    def _instead_of(self, key: Key, value: Any, exc: Exception) -> by_value_classes.Call | None:
+        if not key[1].startswith(("m:__main__", "m:__mp_main__")) or key == self._optional_now or is_unshared(exc):
+            return super()._instead_of(key, value, exc)
+        otherwise = super()._instead_of(key, value, exc)
+        return by_value_classes.Call(rebuild.preloaded_global, key[1], key[2], type(value).__name__, otherwise)
 
     def _make_class_entry(self, key: Key, cls: Any) -> Entry:
         """Leave out a portion that cannot be pickled (a class with a lock): the worker keeps its own."""
@@ -411,6 +440,9 @@ class ResultSession(Session):
     def home_of(self, function: types.FunctionType, value: Any) -> Home | None:
         """Of what the worker may have filled, the host gets the content."""
         return self.homes.of(function, value) if is_bare(value) else None
+
+    def _instead_of(self, key: Key, value: Any, exc: Exception) -> None:
+        pass
 
     def _make_entry(self, key: Key, value: Any) -> Entry | None:
         try:

@@ -1,0 +1,170 @@
+"""What only a method names that the task may not call need not be picklable: who touches it in the worker is told."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from forkpool._shared.explain import PayloadError
+from forkpool._shared.not_sent import NotSent
+from forkpool.errors import SerializationError
+from tests.unit.conftest import Notebook
+from tests.unit.worker_process import Worker
+
+CRAWLER = """
+    import functools, threading
+    lock, pool = threading.Lock(), threading.Thread()
+    def store(value):
+        with lock: return value
+    class Held:
+        def __init__(self): self.lock = lock
+    held, count = Held(), 3
+    def logged(function):
+        @functools.wraps(function)
+        def call(*args): return function(*args)
+        return call
+    class Crawler:
+        @staticmethod
+        def made(): return pool
+        def fetch(self, value): return value * count
+        def save(self, value): return store(value)
+        @logged
+        def decorated(self, value): return store(value)
+        def calls_save(self, value): return self.save(value)
+        def has_held(self): return type(held).__name__, held is not None
+        def calls_has_held(self): return self.has_held()
+        def look(self): return [type(value).__name__ for name, value in globals().items() if name == "lock"]
+        @property
+        def known(self): return store(1)
+    class Child(Crawler):
+        def fetch(self, value): return super().fetch(value) + 1
+    def use(crawler, name, *args): return getattr(crawler, name)(*args)
+    def set_lock():
+        global lock
+        lock = threading.Lock()
+"""
+WHY = (
+    "global 'lock' is not in this worker: it is a lock (_thread.lock), which only works inside one process; make it in the "
+    'initializer, or inside the function, instead, or use multiprocessing.get_context("spawn").Lock()'
+)
+
+
+def test_methods_that_are_not_called_may_name_anything(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(CRAWLER)
+    assert worker.call(notebook.Crawler().fetch, 2) == 6
+    assert worker.call(notebook.Child().fetch, 2) == 7
+    assert worker.call(notebook.use, notebook.Child(), "fetch", 3) == 10
+    assert worker.call(notebook.use, notebook.Crawler, "fetch", notebook.Crawler(), 3) == 9
+
+
+def test_what_is_called_is_refused_in_the_host(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(CRAWLER)
+    assert worker.call(notebook.Crawler().fetch, 2) == 6
+    for call in (
+        (notebook.Crawler().save, 1),
+        (notebook.Crawler().decorated, 1),
+        (map, notebook.Crawler().save, [1]),
+        (notebook.store, 1),
+    ):
+        with pytest.raises(PayloadError, match="global 'lock' used by `store` is a lock"):
+            worker.call(*call)
+
+
+@pytest.mark.parametrize("way", [("calls_save", 1), ("known",)])
+def test_who_touches_it_in_the_worker_is_told(notebook: Notebook, worker: Worker, way: tuple[Any, ...]) -> None:
+    notebook.cell(CRAWLER)
+    with pytest.raises(SerializationError) as info:
+        worker.call(notebook.use, notebook.Crawler(), *way)
+    assert str(info.value) == WHY
+
+
+def test_who_only_looks_around_is_not(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(CRAWLER)
+    assert worker.call(notebook.use, notebook.Crawler(), "look") == ["NotSent"]
+
+
+def test_an_object_that_holds_it_arrives_without(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(CRAWLER)
+    assert worker.call(notebook.Crawler().calls_has_held) == ("Held", True)
+
+
+def test_what_the_worker_made_itself_stays(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(CRAWLER)
+    notebook.cell("def set_otherwise(): globals()['lock'] = threading.Lock()")
+    worker.call(notebook.set_otherwise)
+    assert worker.call(notebook.use, notebook.Crawler(), "save", 4) == 4
+
+
+def test_the_hosts_new_value_wins_in_both_directions(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(CRAWLER)
+    notebook.cell("class Crawler(Crawler):\n    def name(self): return type(lock).__name__")
+    for value, name in (notebook.lock, "NotSent"), ("text", "str"), (notebook.lock, "NotSent"), (1, "int"):
+        notebook.module.lock = value
+        assert worker.call(notebook.use, notebook.Crawler(), "name") == name
+
+
+@pytest.mark.parametrize("error", [OSError(24, "no descriptors"), MemoryError()], ids=["OSError", "MemoryError"])
+def test_what_may_go_well_the_next_time_is_refused(notebook: Notebook, worker: Worker, error: Exception) -> None:
+    notebook.cell("""
+        class Short:
+            def __reduce__(self): raise error
+        short = Short()
+        class User:
+            def run(self): return 1
+            def use(self): return short
+    """)
+    notebook.module.__dict__["error"] = error
+    with pytest.raises(PayloadError, match="global 'short'"):
+        worker.call(notebook.User().run)
+
+
+TOUCHES: dict[str, Callable[[Any], object]] = {
+    "an attribute": lambda it: it.acquire,
+    "a new attribute": lambda it: setattr(it, "name", 1),
+    "no attribute more": lambda it: delattr(it, "name"),
+    "a call": lambda it: it(),
+    "with": lambda it: it.__enter__ and operator.methodcaller("__enter__")(it),
+    "truth": bool,
+    "equality": lambda it: it == 1,
+    "its place in a dict": lambda it: {it: 1},
+    "a loop": list,
+    "length": len,
+    "an item": lambda it: it[0],
+    "in": lambda it: 1 in it,
+    "a sum": lambda it: it + 1,
+    "a sum behind another": lambda it: 1 + it,
+    "a number": int,
+    "text": str,
+    "a format": "{}".format,
+    "isinstance": lambda it: isinstance(1, it),
+    "a base": lambda it: type("Sub", (it,), {}),
+    "pickle": pickle.dumps,
+    "a copy": copy.copy,
+    "a deep copy": copy.deepcopy,
+    "a path": open,
+}
+
+
+@pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES.keys())
+def test_each_touch(touch: Callable[[Any], object]) -> None:
+    with pytest.raises(SerializationError) as info:
+        touch(NotSent("lock", "is a lock"))
+    assert str(info.value) == "global 'lock' is not in this worker: it is a lock"
+    assert (info.value.part, info.value.may_have_run) == ("lock", "yes")
+
+
+def test_a_with_statement() -> None:
+    lock: Any = NotSent("lock", "is a lock")
+    with pytest.raises(SerializationError), lock:
+        pytest.fail("entered")
+
+
+def test_looking_around() -> None:
+    lock = NotSent("lock", "is a lock")
+    assert not isinstance(lock, int)
+    assert repr(lock) == "<global 'lock' is not in this worker: it is a lock>"
