@@ -107,8 +107,8 @@ class SerializationError(ForkPoolError, pickle.PicklingError):
 
     The user's object is at fault; the message names the part. It is set on the future: of a call that cannot be pickled, which
     never ran (`may_have_run` is "no"), or whose result cannot ("yes"). Of an initializer that cannot, the first `submit`
-    raises it. In a task it is raised ("yes") by a global that could not be sent, and that only a method uses which was not
-    itself submitted.
+    raises it. In a task it is raised ("yes") by the use of a global, or an attribute of a class, that could not be sent, and
+    that the submitted code itself does not name.
 
     .. versionadded:: 0.1
     """

@@ -396,14 +396,18 @@ def test_an_attribute_of_a_class_cannot_be_pickled() -> None:
     class Holds:
         lock = threading.Lock()
 
-        def work(self) -> None: ...
+        def work(self) -> object:
+            return self.lock
+
+        def call_work(self) -> object:
+            return self.work().locked()
 
     with ForkPoolExecutor(1) as ex:
-        for future in (ex.submit(Holds().work), ex.submit(tasks.identity, [Holds()])):
-            error = future.exception()
-            assert isinstance(error, SerializationError)
-            assert error.part == f"{Holds.__qualname__}.lock"
-        assert ex.submit(tasks.identity, 1).result() == 1
+        error, late = ex.submit(Holds().work).exception(), ex.submit(Holds().call_work).exception()
+        for each, may_have_run in (error, "no"), (late, "yes"):
+            assert isinstance(each, SerializationError)
+            assert (each.part, each.may_have_run) == (f"{Holds.__qualname__}.lock", may_have_run)
+        assert type(ex.submit(tasks.identity, [Holds()]).result()[0]) is Holds
 
 
 def test_an_item_of_a_chunk_cannot_be_pickled() -> None:

@@ -123,6 +123,85 @@ def test_what_may_go_well_the_next_time_is_refused(notebook: Notebook, worker: W
         worker.call(notebook.User().run)
 
 
+REGISTRY = """
+    import threading
+    class Field:
+        def __init__(self): self.lock = threading.Lock()
+        def __set_name__(self, owner, name): self.name = name
+    class Registry:
+        _lock, _locks, count = threading.Lock(), {"a": threading.Lock()}, 3
+        def add(self):
+            with self._lock: return 1
+        def adds(self): return self.add()
+        def add_each(self):
+            for each in self._locks.values(): each.acquire()
+        def work(self, number): return self.count + number
+        def kinds(self): return [type(vars(Registry)[name]).__name__ for name in ("_lo" + "ck", "_lo" + "cks")]
+    class Special:
+        __lock__ = threading.Lock()
+        def work(self): return 1
+    class WithField:
+        field = Field()
+        def work(self): return 1
+    def use(registry, name, *args): return getattr(registry, name)(*args)
+    def adds(registry): return registry.adds(), registry._lock
+    def make_own(): setattr(Registry, "_lo" + "ck", threading.Lock())
+"""
+
+
+def test_attributes_of_classes_that_are_not_used(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(REGISTRY)
+    registry = notebook.Registry()
+    assert worker.call(registry.work, 1) == 4
+    assert worker.call(registry.kinds) == ["NotSent", "NotSent"]
+    assert type(worker.call(notebook.use, registry, "work", 1)) is int
+    notebook.Registry.count = 5
+    assert worker.call(registry.work, 1) == 6
+
+
+def test_attributes_that_are_used_are_refused_in_the_host(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(REGISTRY)
+    registry = notebook.Registry()
+    for call, part in ((registry.add,), "_lock"), ((registry.add_each,), "_locks['a']"), ((notebook.adds, registry), "_lock"):
+        with pytest.raises(PayloadError) as info:
+            worker.call(*call)
+        assert info.value.part == f"Registry.{part}"
+
+
+def test_who_touches_such_an_attribute_in_the_worker_is_told(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(REGISTRY)
+    with pytest.raises(SerializationError, match=r"^`Registry\._lock` is not in this worker: it is a lock") as info:
+        worker.call(notebook.Registry().adds)
+    assert info.value.part == "Registry._lock"
+
+
+def test_an_attribute_that_the_worker_made_itself_stays(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell(REGISTRY)
+    registry = notebook.Registry()
+    assert worker.call(registry.work, 1) == 4
+    worker.call(notebook.make_own)
+    assert worker.call(registry.adds) == 1
+
+
+@pytest.mark.parametrize("name", ["Special", "WithField"])
+def test_what_python_asks_and_what_acts_by_itself_is_refused(notebook: Notebook, worker: Worker, name: str) -> None:
+    notebook.cell(REGISTRY)
+    with pytest.raises(PayloadError, match="is a lock"):
+        worker.call(getattr(notebook, name)().work)
+
+
+def test_of_a_result_nothing_may_lack(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        import threading
+        def make():
+            class Made:
+                lock = threading.Lock()
+            return Made()
+    """)
+    with pytest.raises(PayloadError, match="its result cannot be sent back"):
+        worker.call(notebook.make)
+
+
 TOUCHES: dict[str, Callable[[Any], object]] = {
     "an attribute": lambda it: it.acquire,
     "a new attribute": lambda it: setattr(it, "name", 1),
@@ -153,18 +232,18 @@ TOUCHES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES.keys())
 def test_each_touch(touch: Callable[[Any], object]) -> None:
     with pytest.raises(SerializationError) as info:
-        touch(NotSent("lock", "is a lock"))
+        touch(NotSent("global 'lock'", "is a lock"))
     assert str(info.value) == "global 'lock' is not in this worker: it is a lock"
-    assert (info.value.part, info.value.may_have_run) == ("lock", "yes")
+    assert (info.value.part, info.value.may_have_run) == ("global 'lock'", "yes")
 
 
 def test_a_with_statement() -> None:
-    lock: Any = NotSent("lock", "is a lock")
+    lock: Any = NotSent("global 'lock'", "is a lock")
     with pytest.raises(SerializationError), lock:
         pytest.fail("entered")
 
 
 def test_looking_around() -> None:
-    lock = NotSent("lock", "is a lock")
+    lock = NotSent("global 'lock'", "is a lock")
     assert not isinstance(lock, int)
     assert repr(lock) == "<global 'lock' is not in this worker: it is a lock>"

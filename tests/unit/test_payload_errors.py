@@ -501,7 +501,7 @@ def test_what_a_class_may_hold(notebook: Notebook, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     executor, connection = concurrent.futures.ThreadPoolExecutor(1), sqlite3.connect(":memory:")
     lock = multiprocessing.get_context("fork").Lock()
-    notebook.cell("class Service:\n  def run(self): pass")
+    notebook.cell("class Service:\n  def run(self): return self.held")
     told = []
     with Path("log").open("w") as file:
         for what in (executor, connection, file, lock):

@@ -155,10 +155,10 @@ def test_a_library_may_evaluate_the_annotations_of_a_class(notebook: Notebook, w
 def test_a_type_in_an_annotation_that_cannot_be_pickled_is_left_out(notebook: Notebook, worker: Worker) -> None:
     notebook.cell("""
         from __future__ import annotations
-        import dataclasses, threading
+        import ctypes, dataclasses, threading
         LOCK = threading.Lock()
-        class Connection:
-            lock = threading.Lock()
+        class Connection(ctypes.Structure):
+            _fields_ = [("number", ctypes.c_int)]
         class Guarded:
             def enter(self): return LOCK
         class Deep:

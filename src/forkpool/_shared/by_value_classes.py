@@ -30,6 +30,7 @@ _FLAGS_OF_PYTHON = 1 << 9 | 1 << 10  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_BASETYPE
 _SLOTS_OF_C = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
 LRU_CACHE = type(functools.lru_cache(len))
 _CONTAINERS = (dict, list, set)
+_HOOKS = ("__get__", "__set__", "__delete__", "__set_name__")
 _METHODS = (types.FunctionType, classmethod, staticmethod, property, functools.cached_property, functools.partialmethod,
             functools.singledispatchmethod, LRU_CACHE)  # fmt: skip
 _ENUM_DROPPED = frozenset(
@@ -38,8 +39,11 @@ _ENUM_DROPPED = frozenset(
 )  # fmt: skip
 
 
-def portions(cls: Any) -> list[tuple[str, tuple[Any, ...]]]:
+def portions(cls: Any, lacking: Mapping[str, Any] = types.MappingProxyType({})) -> list[tuple[str, tuple[Any, ...]]]:
     """Return what the definition consists of: how to make the bare class, its code, each plain attribute.
+
+    Args:
+        lacking: What stands for attributes that are objects and cannot be pickled.
 
     A portion is pickled piece by piece, with one memo. The pieces of the code are the names of methods, each method, the names
     (and kinds, of containers) of attributes that are neither methods nor plain, and each of these.
@@ -55,10 +59,25 @@ def portions(cls: Any) -> list[tuple[str, tuple[Any, ...]]]:
     plain = {name: value for name, value in attributes.items() if is_plain(value)}
     methods = {name: value for name, value in attributes.items() if type(value) in _METHODS and not _holds_objects(value)}
     objects = {name: value for name, value in attributes.items() if name not in plain and name not in methods}
-    objects = dict(sorted(objects.items(), key=_rank))
+    objects = {**dict(sorted(objects.items(), key=_rank)), **lacking}
     kinds = {name: type(value) if type(value) in _CONTAINERS and name != MEMBERS else None for name, value in objects.items()}
     code = (tuple(methods), *methods.values(), kinds, *objects.values())
     return [("", (make,)), ("", code), *((name, ({name: value},)) for name, value in plain.items())]
+
+
+def replaceable(cls: Any) -> dict[str, Any]:
+    """Return the attributes that may lack in a worker if they cannot be pickled: only who uses them notices.
+
+    What Python itself asks (special names, members of an Enum) and what acts when an attribute is read or set may not.
+    """
+    if isinstance(cls, enum.EnumMeta):
+        return {}
+    _, attributes = _class_parts(cls)
+    return {
+        name: value
+        for name, value in attributes.items()
+        if not (name.startswith("__") or is_plain(value) or any(hasattr(type(value), hook) for hook in _HOOKS))
+    }
 
 
 def _rank(item: tuple[str, Any]) -> tuple[bool, bool]:

@@ -116,9 +116,23 @@ def _entry_that_failed(encode: Callable[[Any], bytes], value: Any) -> Suspect | 
     try:
         encode(value)
     except Exception as exc:
-        if type(exc).__name__ == "EntryError" and exc.args[0][0] == "g":
-            return _global(*exc.args[0][1:])
+        return entry_behind(exc)
     return None
+
+
+def entry_behind(exc: Exception) -> Suspect | None:
+    """Return what could not be made an entry, or a part of one, if that is why something cannot be pickled."""
+    if type(exc).__name__ != "EntryError":
+        return None
+    kind, *place = exc.args[0]
+    return _attribute(*place) if kind == "c" else _global(*place)
+
+
+def _attribute(uid: str, name: str) -> Suspect:
+    from forkpool._shared.tracking import class_of
+
+    cls = class_of(uid)
+    return Suspect(f"`{cls.__qualname__}.{name}`", vars(cls)[name], Place.GLOBAL, is_of_main=runs_again(cls.__module__))
 
 
 def _global(space: str, name: str) -> Suspect | None:

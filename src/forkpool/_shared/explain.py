@@ -16,7 +16,7 @@ from typing import Any
 from forkpool._shared.advice import Failure, Holder, Place, advice_for, failure_of
 from forkpool._shared.calls import without_chunks
 from forkpool._shared.changed_meanwhile import MOST_TRIES
-from forkpool._shared.culprits import Search, Suspect, failure_with, has_name, runs_again
+from forkpool._shared.culprits import Search, Suspect, entry_behind, failure_with, has_name, runs_again
 from forkpool._shared.importable import BY_NAME_ONLY, why_not_by_name
 from forkpool._shared.mp_support import UnsharedError, is_unshared
 from forkpool._shared.named_parts import callable_parts, function_parts, name_of
@@ -50,6 +50,8 @@ def call_error(make_session: Callable[[], Any], fn: Any, args: Any, kwargs: Any,
         make = _as_held(make_session) if value is fn and issubclass(type(fn), types.FunctionType) else make_session
         if (failure := failure_with(make().encode, value)) is not None:
             return _error(make, f"cannot send {where} to a worker", Suspect(label, value), failure)
+    if (suspect := entry_behind(exc)) is not None:  # what one part holds cannot lack because another one uses it
+        return _error(make_session, f"cannot send `{name}` to a worker", suspect, failure_of(exc))
     return PayloadError(f"cannot send the call of `{name}` to a worker: {failure_of(exc).text}", name)
 
 
@@ -68,14 +70,14 @@ def _unshared_error(name: str, exc: Exception) -> PayloadError:
     """The part is not looked for: by itself, as an argument, it would be a copy and could be pickled."""
     reason = exc if isinstance(exc, UnsharedError) else exc.__cause__
     what, part = "what it holds (a closure, a default, an initializer's argument, an attribute of a class)", name
-    if type(exc).__name__ == "EntryError":
+    if type(exc).__name__ == "EntryError" and exc.args[0][0] == "g":
         what, part = f"global {exc.args[0][2]!r} used by `{name}`", str(exc.args[0][2])
     return PayloadError(f"cannot send `{name}` to a worker: {what} is, or has, {reason}", part)
 
 
-def why_not_sent(space: str, value: Any, exc: Exception) -> str:
-    """Return what is wrong with a global that only a method names which the task may not call, and the way out."""
-    return advice_for(value, failure_of(exc), Place.GLOBAL, preload=runs_again(space.removeprefix("m:")))
+def why_not_sent(value: Any, exc: Exception, module: str) -> str:
+    """Return what is wrong with a global, or an attribute of a class, that the task may not use, and the way out."""
+    return advice_for(value, failure_of(exc), Place.GLOBAL, preload=runs_again(module))
 
 
 def changed_error(name: str, key: Any) -> PayloadError:

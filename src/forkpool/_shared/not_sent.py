@@ -1,9 +1,9 @@
-"""Stand where a global would be that cannot be sent to a worker, and that a call may never need.
+"""Stand where a global, or an attribute of a class, would be that cannot be sent to a worker, and that a call may never need.
 
 Runs in: worker, when a payload is applied; and where an object holds one of these, wherever that is looked at.
 A class goes by value with all its methods, so with what they name: also the lock that a done-callback takes in the host, and
-the pool itself. Whether the task calls such a method nobody can know beforehand. So it is the touch that fails, in the task,
-with the error that `submit` has for what is needed for sure.
+the pool itself. And with all its attributes, such as a lock. Which of them the task uses nobody can know beforehand. So it is
+the touch that fails, in the task, with the error that `submit` has for what is needed for sure.
 Hard part: special methods are looked up in the class, past `__getattribute__`. And who only looks around (`isinstance` of all
 that a module holds, `repr` in a debugger) does not need it, and is not to fail.
 Tests: tests/unit/test_not_sent.py, tests/process/test_inheritance_main.py
@@ -23,12 +23,12 @@ _OTHERS = (  # of those that an operator, a statement or a builtin function look
 
 
 class NotSent:
-    """A global that is not here. All that is done with it raises `forkpool.errors.SerializationError`."""
+    """Something that is not here. All that is done with it raises `forkpool.errors.SerializationError`."""
 
-    __slots__ = ("_name", "_why")
+    __slots__ = ("_what", "_why")
 
-    def __init__(self, name: str, why: str) -> None:
-        object.__setattr__(self, "_name", name)
+    def __init__(self, what: str, why: str) -> None:
+        object.__setattr__(self, "_what", what)
         object.__setattr__(self, "_why", why)
 
     def __getattribute__(self, name: str) -> Any:
@@ -41,12 +41,12 @@ class NotSent:
 def _refuse(self: NotSent, *_: Any) -> NoReturn:
     from forkpool.errors import SerializationError
 
-    raise SerializationError(_text(self), part=object.__getattribute__(self, "_name"), may_have_run="yes")
+    raise SerializationError(_text(self), part=object.__getattribute__(self, "_what").strip("`"), may_have_run="yes")
 
 
 def _text(self: NotSent) -> str:
-    name, why = (object.__getattribute__(self, each) for each in NotSent.__slots__)
-    return f"global {name!r} is not in this worker: it {why}"
+    what, why = (object.__getattribute__(self, each) for each in NotSent.__slots__)
+    return f"{what} is not in this worker: it {why}"
 
 
 for _name in (*_BINARY, *(f"r{each}" for each in _BINARY), *_UNARY, *_OTHERS):

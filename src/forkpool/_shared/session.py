@@ -6,8 +6,8 @@ Hard part: identity between globals (`svc.cache is cache`). An entry may point t
 digest of an entry then covers the digests of all that it points to, or a change of `cache` would leave `svc` with the old one.
 And pointers never form a circle: the globals in one are an entry together, a ring, and their own entries point to their places
 in it. See `rings`.
-And what is needed? A function's globals are; those of a class's methods may be. They are made last, and a stand-in takes the
-place of one that cannot be pickled (`not_sent`).
+And what is needed? A function's globals are; those of a class's methods, and the class's attributes, may be. Such globals are
+made last, and a stand-in takes the place of what cannot be pickled (`not_sent`).
 Tests: tests/unit/test_payload_by_value.py, test_payload_globals.py, test_payload_rings.py
 """
 
@@ -63,6 +63,7 @@ class Session:
         self._optional_now: Key | None = None  # which of these is being tried
         self._methods: deque[tuple[types.FunctionType, str]] = deque()  # of classes: what they name may not be needed
         self._is_of_methods = False  # what is made just now
+        self._attributes_used: set[str] = set()  # names that code uses which is needed
         self.initializer: Any = None  # of the pool: what it sets each worker has, so it is left out if it cannot be pickled
         self.points = False  # the body is an initializer's: what is a global's value is to be that global in the worker
         self.quieten: Callable[[Any], Any] = lambda value: value  # what is pickled of a global; see `changed_meanwhile`
@@ -208,6 +209,11 @@ class Session:
         for found in named_by_annotations(cls):
             self.try_global(*found)
 
+    def note_attributes_of(self, function: types.FunctionType) -> None:
+        """What this function is to find in objects must not lack, unless it may never be called either."""
+        if not self._is_of_methods:
+            self._attributes_used.update(names_of(function.__code__).attributes)
+
     def need_globals_of_method(self, function: types.FunctionType, space: str) -> None:
         """The same for a function that a class has, which the task may never call. It is done after all that is needed."""
         self._methods.append((function, space))
@@ -311,8 +317,7 @@ class Session:
 
     def _make_entry(self, key: Key, value: Any) -> Entry | None:
         if key[0] == "c":
-            parts = [(name, self.draft({key: value}, *pieces)) for name, pieces in by_value_classes.portions(value)]
-            return Entry(key, Round.CODE, parts)
+            return self._make_class_entry(key, value)
         try:
             draft = self._draft_global(key, value)
         except Exception as exc:
@@ -325,9 +330,41 @@ class Session:
 
     def _instead_of(self, key: Key, value: Any, exc: Exception) -> by_value_classes.Call | None:
         """Return what gives a worker something in place of a global that cannot be pickled, if it can do without."""
-        if not self._is_of_methods or is_change(exc) or is_unshared(exc) or isinstance(exc, (OSError, MemoryError)):
+        if not self._is_of_methods or not self._may_lack(exc):
             return None
-        return by_value_classes.Call(NotSent, key[2], explain.why_not_sent(key[1], value, exc))
+        why = explain.why_not_sent(value, exc, key[1].removeprefix("m:"))
+        return by_value_classes.Call(NotSent, f"global {key[2]!r}", why)
+
+    def _may_lack(self, exc: Exception) -> bool:
+        """Tell whether a stand-in may take the place of what failed so. It may not if the next time it may go well."""
+        return not (is_change(exc) or is_unshared(exc) or isinstance(exc, (OSError, MemoryError)))
+
+    def _make_class_entry(self, key: Key, cls: Any) -> Entry:
+        try:
+            portions = by_value_classes.portions(cls)
+            return Entry(key, Round.CODE, [(name, self.draft({key: cls}, *pieces)) for name, pieces in portions])
+        except Exception as exc:
+            if is_change(exc) or not (lacking := self._lacking_attributes(key, cls)):
+                raise
+        portions = by_value_classes.portions(cls, lacking)
+        return Entry(key, Round.CODE, [(name, self.draft({key: cls}, *pieces)) for name, pieces in portions])
+
+    def _lacking_attributes(self, key: Key, cls: Any) -> dict[str, Any]:
+        """Return the attributes of a class that cannot be pickled, with stand-ins.
+
+        Raises:
+            EntryError: One is used by code that is needed.
+        """
+        lacking: dict[str, Any] = {}
+        for name, value in by_value_classes.replaceable(cls).items():
+            try:
+                self.draft({key: cls}, value)
+            except Exception as exc:
+                if not self._may_lack(exc) or name in self._attributes_used:
+                    raise EntryError((*key, name)) from exc
+                why = explain.why_not_sent(value, exc, cls.__module__)
+                lacking[name] = by_value_classes.Call(NotSent, f"`{cls.__qualname__}.{name}`", why)
+        return lacking
 
     def _draft_global(self, key: Key, value: Any) -> Draft:
         if type(value) in IMMUTABLE:
@@ -357,6 +394,7 @@ class Session:
         known = _drafts.get(function)
         if known is not None and known[0] is code and known[1] == content:
             space = tracking.key_of_globals(function.__globals__)  # which need not be the one that names it
+            self.note_attributes_of(function)
             if not space.startswith("r:"):
                 self.need_globals_of(function, space)
             return known[2]
@@ -388,11 +426,6 @@ class Session:
 class PreloadedSession(Session):
     """For workers that hold what the program itself made, forked after it ran: what cannot be pickled is there."""
 
-    def _make_entry(self, key: Key, value: Any) -> Entry | None:
-        if key[0] == "c" and key[1].startswith("main:"):
-            return self._make_class_entry(key, value)
-        return super()._make_entry(key, value)
-
     def _instead_of(self, key: Key, value: Any, exc: Exception) -> by_value_classes.Call | None:
         if not key[1].startswith(("m:__main__", "m:__mp_main__")) or key == self._optional_now or is_unshared(exc):
             return super()._instead_of(key, value, exc)
@@ -401,6 +434,8 @@ class PreloadedSession(Session):
 
     def _make_class_entry(self, key: Key, cls: Any) -> Entry:
         """Leave out a portion that cannot be pickled (a class with a lock): the worker keeps its own."""
+        if not key[1].startswith("main:"):
+            return super()._make_class_entry(key, cls)
         parts: list[tuple[str, Draft]] = []
         for name, pieces in by_value_classes.portions(cls):
             try:
@@ -441,13 +476,15 @@ class ResultSession(Session):
         """Of what the worker may have filled, the host gets the content."""
         return self.homes.of(function, value) if is_bare(value) else None
 
-    def _instead_of(self, key: Key, value: Any, exc: Exception) -> None:
-        pass
+    def _may_lack(self, exc: Exception) -> bool:
+        return False
 
     def _make_entry(self, key: Key, value: Any) -> Entry | None:
         try:
             return super()._make_entry(key, value)
         except EntryError:
+            if key[0] == "c":
+                raise
             return None  # a global that the worker made for itself and that cannot travel: the host does without
 
 
