@@ -137,7 +137,8 @@ class Session:
         try:
             while self._methods:
                 self._is_of_methods = True
-                self.need_globals_of(*self._methods.popleft())
+                while self._methods:
+                    self.need_globals_of(*self._methods.popleft())
                 self._make_found()
         finally:
             self._is_of_methods = False
