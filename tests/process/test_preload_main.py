@@ -388,7 +388,7 @@ def test_what_cannot_be_pickled_and_is_not_there(start: Start) -> None:
         from forkpool import ForkPoolExecutor
 
         def use():
-            return lock
+            return lock.locked()
 
         if __name__ == "__main__":
             lock = threading.Lock()
@@ -396,7 +396,7 @@ def test_what_cannot_be_pickled_and_is_not_there(start: Start) -> None:
                 mark("error", ex.submit(use).exception())
                 mark("after", ex.submit(lambda: 1).result())
         """).finish()
-    assert "the global 'lock' (lock) cannot be pickled" in program.value("error")
+    assert "global 'lock' is not in this worker: it (a lock) cannot be pickled" in program.value("error")
     assert program.value("after") == "1"
 
 

@@ -108,6 +108,89 @@ def test_the_hosts_new_value_wins_in_both_directions(notebook: Notebook, worker:
         assert worker.call(notebook.use, notebook.Crawler(), "name") == name
 
 
+def test_what_the_worker_made_later_stays_whatever_the_host_makes(notebook: Notebook, worker: Worker) -> None:
+    """Also where the text of the error differs each time."""
+    notebook.cell("""
+        class Link:
+            made = 0
+            def __init__(self): Link.made += 1; self.number = Link.made
+            def __reduce__(self): raise TypeError(f"cannot pickle link {self.number}")
+            def ask(self): return "asked"
+        link = Link()
+        class Db:
+            def open(self):
+                global link
+                link = Link()
+            def query(self): return link.ask()
+        def use(db, name): return getattr(db, name)()
+    """)
+    with pytest.raises(SerializationError, match="cannot pickle link 1"):
+        worker.call(notebook.use, notebook.Db(), "query")
+    worker.call(notebook.use, notebook.Db(), "open")
+    for _ in range(2):
+        assert worker.call(notebook.use, notebook.Db(), "query") == "asked"
+        notebook.module.link = notebook.Link()
+
+
+def test_where_nothing_lacks_the_order_is_as_ever(notebook: Notebook, worker: Worker) -> None:
+    """What code needs that runs while a value is unpickled is there before it."""
+    notebook.cell("""
+        def norm(value): return value % 7
+        class Point:
+            def __init__(self, value): self.value = value
+            def __hash__(self): return norm(self.value)
+            def __eq__(self, other): return self.value == other.value
+        class Other:
+            def go(self): return norm(8)
+        class Holds: CORNERS = {Point(1), Point(2)}
+        def inner(): return len(Holds.CORNERS)
+        def outer(): return inner()
+        def task(): return Other().go(), outer()
+    """)
+    assert worker.call(notebook.task) == (1, 2)
+
+
+def test_results_bring_no_globals_for_their_methods(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class Job:
+            def __init__(self): self.callback = self.handle
+            def handle(self): return len(MODEL)
+        def init():
+            global MODEL
+            MODEL = [1, 2, 3]
+        def task(): return Job(), len(MODEL)
+    """)
+    worker.call(notebook.init)
+    assert worker.call(notebook.task)[1] == 3
+    assert "MODEL" not in vars(notebook.module)
+
+
+CALLABLES = """
+    import functools, threading
+    lock = threading.Lock()
+    def use(value):
+        with lock: return value
+    class Instance:
+        def __call__(self, value): return use(value)
+    class Made:
+        def __init__(self, value): use(value)
+    class MadeByNew:
+        def __new__(cls, value): return use(value)
+    class Harmless:
+        def __init__(self, value): pass
+        def later(self): return use(1)
+    instance, partial = Instance(), functools.partial(Instance())
+"""
+
+
+@pytest.mark.parametrize("name", ["instance", "Made", "MadeByNew", "partial"])
+def test_what_else_can_be_called_is_refused_in_the_host(notebook: Notebook, worker: Worker, name: str) -> None:
+    notebook.cell(CALLABLES)
+    assert type(worker.call(notebook.Harmless, 1)) is notebook.Harmless
+    with pytest.raises(PayloadError, match="global 'lock'.* is a lock"):
+        worker.call(getattr(notebook, name), 1)
+
+
 @pytest.mark.parametrize("error", [OSError(24, "no descriptors"), MemoryError()], ids=["OSError", "MemoryError"])
 def test_what_may_go_well_the_next_time_is_refused(notebook: Notebook, worker: Worker, error: Exception) -> None:
     notebook.cell("""

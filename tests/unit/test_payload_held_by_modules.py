@@ -16,6 +16,17 @@ from tests.unit.worker_process import Worker
 MODULE = """
 settings, done, seen = {"from": "module"}, [], {"module"}
 
+class Counter:
+    n = 0
+
+MISSING, counter, parts = object(), Counter(), {"a": 1}
+defaults = {"missing": MISSING, "counter": counter, "parts": parts, "n": 1}
+in_turn = [counter, parts]
+
+def count():
+    defaults["counter"].n += 1
+    return defaults["counter"].n
+
 def put(key):
     settings[key] = True
     done.append(key)
@@ -63,15 +74,56 @@ def test_what_the_modules_functions_put_in_is_seen_by_the_programs(program: Note
 def test_what_the_program_put_in_is_seen_by_the_modules_functions(program: Notebook, holder_worker: Worker) -> None:
     program.settings["more"] = True
     program.finished.append("done")
-    program.seen.discard("module")
-    expected = (["from", "more"], ["done"], [])
+    program.seen.add("program")
+    expected = (["from", "more"], ["done"], ["module", "program"])
     assert holder_worker.call(program.both) == (expected, expected)
     del program.settings["from"]
     program.finished.insert(0, "first")
-    program.seen.add(1)
-    expected = (["more"], ["first", "done"], [1])
+    program.seen.discard("module")
+    expected = (["more"], ["first", "done"], ["program"])
     assert holder_worker.call(program.both) == (expected, expected)
     assert holder_worker.call(program.are_one) == (True, True, True)
+
+
+def test_what_the_workers_own_code_put_in_before_stays(program: Notebook, holder_worker: Worker) -> None:
+    """As an initializer does that fills a cache of its module."""
+    holder_worker.call(program.put, "init")
+    expected = (["from", "init"], ["init"], ["init", "module"])
+    assert holder_worker.call(program.both) == (expected, expected)
+    assert holder_worker.call(program.look) == expected
+    assert "init" not in program.settings
+
+
+def test_a_second_name_of_one(program: Notebook, holder_worker: Worker) -> None:
+    program.cell("""
+        also, numbers = settings, finished
+        class Holds:
+            def __init__(self): self.settings = settings
+        holds = Holds()
+        def second(): return dict(also), numbers, also is holder.settings, numbers is holder.done
+        def held(): return dict(holds.settings), holds.settings is also
+    """)
+    program.finished.append(1)
+    for name in ("second", "held", "second"):
+        expected = {"second": ({"from": "module"}, [1], True, True), "held": ({"from": "module"}, True)}
+        assert holder_worker.call(getattr(program, name)) == expected[name]
+
+
+def test_objects_that_the_module_has_too_stay_its_own(program: Notebook, holder_worker: Worker) -> None:
+    program.cell("""
+        from holder import defaults, count, in_turn, parts, counter
+        def named(): return len(defaults), len(in_turn)
+        def resolve(): return count(), defaults["missing"] is holder.MISSING, in_turn == [holder.counter, holder.parts]
+        def nested(): return defaults["parts"] is holder.parts, parts["a"]
+    """)
+    program.parts["a"] = 2
+    for _ in range(2):
+        assert holder_worker.call(program.named) == (4, 2)
+        assert holder_worker.call(program.resolve)[1:] == (True, True)
+        assert holder_worker.call(program.nested) == (True, 2)
+    assert holder_worker.call(program.resolve)[0] == 3
+    program.defaults["counter"] = program.holder.Counter()
+    assert holder_worker.call(program.resolve)[0] == 1
 
 
 def test_a_result_leaves_the_hosts_modules_alone(program: Notebook, holder_worker: Worker) -> None:

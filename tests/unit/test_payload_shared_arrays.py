@@ -407,6 +407,14 @@ def test_what_else_cannot_be_sent_is_found_beside_a_file_larger_than_the_memory(
     assert len(said) == 1
 
 
+def test_masked_arrays_that_nobody_writes_are_copies(notebook: Notebook, worker: Worker, tmp_path: Path) -> None:
+    of_file(tmp_path)[:] = 2
+    read_only = np.memmap(tmp_path / "file", dtype=float, mode="r")
+    notebook.module.ARRAY = np.ma.MaskedArray(read_only)  # type: ignore[attr-defined]
+    notebook.cell("def total(): return float(ARRAY.sum())")
+    assert worker.call(notebook.total) == 2 * COUNT
+
+
 def test_masked_arrays_are_refused(notebook: Notebook, tmp_path: Path) -> None:
     notebook.module.ARRAY = np.ma.MaskedArray(of_file(tmp_path))  # type: ignore[attr-defined]
     with pytest.raises(PayloadError, match=r"an array \(MaskedArray\) .* by content"):

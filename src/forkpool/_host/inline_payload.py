@@ -57,7 +57,7 @@ class LocalResultSession(ResultSession):
     def may_refer(self, space: str, name: str, value: Any) -> bool:
         return True
 
-    def need_globals_of(self, function: types.FunctionType, space: str) -> None:
+    def need_globals_of(self, function: types.FunctionType, space: str, *, is_sure: bool = True) -> None:
         self._kept[space] = function.__globals__
 
     def need_module(self, module: types.ModuleType, names: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from forkpool._shared import tracking
 from forkpool._shared.class_applier import ClassApplier, is_what_host_holds
 from forkpool._shared.entries import GONE, Round
+from forkpool._shared.not_sent import NotSent
 from forkpool._shared.pieces import InTheMaking, Pieces, noting
 from forkpool._shared.tracking import Key
 
@@ -151,7 +152,8 @@ class Applier:
         namespace, known = self.namespace(space), tracking.received.get(key)
         # A name that the worker's own code made before the host ever sent it (`globals()["G"] = 1` in an initializer) stays.
         is_free = name not in namespace or key in self.stand_ins or tracking.is_as_preloaded(space, name)
-        if known is not None or is_free or name.startswith("__"):
+        is_own = type(value) is NotSent and name in namespace and (known is None or namespace[name] is not known[1])
+        if not is_own and (known is not None or is_free or name.startswith("__")):
             namespace[name] = value
         tracking.received[key] = (digest, value)
 

@@ -150,7 +150,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         basics: dict[str, Any] = {}
         if not space.startswith("r:"):
             basics = {name: function.__globals__[name] for name in _BASICS if name in function.__globals__}
-        self._need_names_of(function, space)
+        self._tell_of_names(function, space)
         cells = [cell for cell in function.__closure__ or () if self._claim_cell(cell)]
         contents = [(cell, self._held(function, value)) for cell, value in filled_cells(cells)]
         state = (self._attributes_of(function), contents, submodules_of(function), dict(function.__dict__))
@@ -159,13 +159,12 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return rebuild.make_function, args, (_Edge(1), state, _Edge(-1)), None, None, rebuild.set_function_between
         return rebuild.make_function, args, state, None, None, rebuild.set_function
 
-    def _need_names_of(self, function: types.FunctionType, space: str) -> None:
-        """Ask for what a function names. Of a class's it is needed only if the task calls that, which nobody knows."""
+    def _tell_of_names(self, function: types.FunctionType, space: str) -> None:
         is_of_class = any(key[0] == "c" for key in self.roots)
         if not is_of_class:
-            self.session.note_attributes_of(function)
+            self.session.note_called(function)
         if not space.startswith("r:"):
-            (self.session.need_globals_of_method if is_of_class else self.session.need_globals_of)(function, space)
+            self.session.need_globals_of(function, space, is_sure=not is_of_class)
 
     def _attributes_of(self, function: types.FunctionType) -> dict[str, Any]:
         attributes = attributes_of(function)
@@ -245,22 +244,13 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reduce_method(self, method: types.MethodType) -> Reduced:
         owner, function = method.__self__, method.__func__
-        self._need_names_of_called(function)
+        self.session.note_called(function)
         name = getattr(function, "__name__", "")
         cls, own = (owner, ()) if isinstance(owner, type) else (type(owner), getattr(owner, "__dict__", ()))
         found = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
         if getattr(found, "__func__", found) is function and name not in own:
             return getattr, (owner, name)
         return types.MethodType, (function, owner)
-
-    def _need_names_of_called(self, function: Any) -> None:
-        """Ask for what a bound method names, however it is decorated: it is there to be called."""
-        for _ in range(MAX_DEPTH):
-            if type(function) is types.FunctionType and not by_reference(function):
-                self._need_names_of(function, tracking.key_of_globals(function.__globals__))
-            elif type(function) is not LRU_CACHE:
-                break
-            function = vars(function).get("__wrapped__")
 
     # -- modules and objects
 

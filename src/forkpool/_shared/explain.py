@@ -51,7 +51,7 @@ def call_error(make_session: Callable[[], Any], fn: Any, args: Any, kwargs: Any,
         if (failure := failure_with(make().encode, value)) is not None:
             return _error(make, f"cannot send {where} to a worker", Suspect(label, value), failure)
     if (suspect := entry_behind(exc)) is not None:  # what one part holds cannot lack because another one uses it
-        return _error(make_session, f"cannot send `{name}` to a worker", suspect, failure_of(exc))
+        return _error(make_session, f"cannot send `{name}` to a worker", suspect, failure_of(exc), it="")
     return PayloadError(f"cannot send the call of `{name}` to a worker: {failure_of(exc).text}", name)
 
 
@@ -115,12 +115,15 @@ def result_error(make_session: Callable[[], Any], value: Any, exc: Exception) ->
     return _error(make_session, "the task is done, but its result cannot be sent back", whole, failure_of(exc))
 
 
-def _error(make_session: Callable[[], Any], intro: str, whole: Suspect, failure: Failure) -> PayloadError:
+def _error(
+    make_session: Callable[[], Any], intro: str, whole: Suspect, failure: Failure, *, it: str | None = None
+) -> PayloadError:
+    """Return the error for a part that cannot be pickled. `it`: the path that the intro has named, if not the part's."""
     try:
         culprit, why = _culprit_and_reason(make_session, whole, failure)
     except Exception:  # code of the user's, such as the `__iter__` of a list's subclass
         culprit, why = whole, f"cannot be pickled: {failure.text}"
-    where = "it" if culprit.path == whole.path else culprit.path
+    where = "it" if culprit.path == (whole.path if it is None else it) else culprit.path
     return PayloadError(": ".join(filter(None, (intro, culprit.via, f"{where} {why}"))), _bare(culprit.path))
 
 

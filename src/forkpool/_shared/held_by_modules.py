@@ -3,6 +3,7 @@
 Runs in: host, while a call is pickled, and worker, where it is made. It only reads namespaces; it imports nothing in the host.
 Hard part: the program and the functions of that module read and write one object, and have to in a worker. A copy would
 make two of it, a mere name would lose what the program has put into it. So both travel: the name, and the content for it.
+And the worker's module may be ahead: its initializer filled the container. So the first content is added to what is there.
 Tests: tests/unit/test_payload_held_by_modules.py
 """
 
@@ -14,10 +15,13 @@ import sys
 import types
 from typing import Any
 
+from forkpool._shared.by_value_classes import Call
 from forkpool._shared.importable import is_importable, is_library
+from forkpool._shared.plain import IMMUTABLE
 from forkpool._shared.tracking import globals_of
 
 CONTAINERS = (dict, list, set)
+MAX_LOOKED_THROUGH = 10_000  # arbitrary: what a longer one holds is sent by content
 Place = tuple[str, str]  # module and name
 
 
@@ -65,14 +69,48 @@ def _namespace(module: Any) -> dict[str, Any]:
     return globals_of(module) if issubclass(type(module), types.ModuleType) else {}
 
 
+def content_of(container: Any, module_name: str) -> Any:
+    """Return what a container that a module holds is to hold in a worker: objects that its module has too are the worker's."""
+    namespace = _namespace(sys.modules.get(module_name))
+    objects = [(name, value) for name, value in list(namespace.items()) if type(value) not in IMMUTABLE]
+    own = {id(value): name for name, value in objects if value is not container}
+    values = list(container.values()) if type(container) is dict else container
+    if type(container) is set or len(container) > MAX_LOOKED_THROUGH or own.keys().isdisjoint(map(id, values)):
+        return container
+
+    def sent(value: Any) -> Any:
+        name = own.get(id(value))
+        if name is None:
+            return value
+        return Call(fill, module_name, name, value) if type(value) in CONTAINERS else Call(_own, module_name, name)
+
+    sent_values = map(sent, values)
+    return dict(zip(container, sent_values, strict=True)) if type(container) is dict else list(sent_values)
+
+
 def fill(module_name: str, name: str, content: Any) -> Any:
-    """Return the container that a module holds, with this content; the content if the module holds no such thing here."""
+    """Return the container that a module holds, with this content; the content if the module holds no such thing here.
+
+    What the worker's own code put in before anything came stays (`initializer=helpers.load_cache`), as far as keys tell.
+    """
     held: Any = vars(importlib.import_module(module_name)).get(name)
-    if type(held) is not type(content):
+    if type(held) is not type(content) or held is content:
         return content
-    held.clear()
+    is_first = (module_name, name) not in _filled
+    _filled.add((module_name, name))
     if isinstance(held, list):
-        held.extend(content)
-    else:
-        held.update(content)
+        if not is_first or held[: len(content)] != content:
+            held[:] = content
+        return held
+    if not is_first:
+        held.clear()
+    held.update(content)
     return held
+
+
+def _own(module_name: str, name: str) -> Any:
+    """Return what a module has under a name."""
+    return getattr(importlib.import_module(module_name), name)
+
+
+_filled: set[Place] = set()  # in this worker

@@ -9,6 +9,7 @@ Tests: tests/unit/test_payload_lookups.py
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 import typing
@@ -16,12 +17,37 @@ from collections.abc import Iterator
 from typing import Any
 
 from forkpool._shared import tracking
+from forkpool._shared.calls import attribute_of
 from forkpool._shared.code_names import CodeNames, identifiers_in, names_of
 from forkpool._shared.importable import by_reference, is_importable
 from forkpool._shared.tracking import Key
 
 Found = tuple[str, str, Any]  # namespace key, name, value
 _TYPING = ("typing", "types", "typing_extensions")
+
+
+def functions_called(called: Any) -> Iterator[types.FunctionType]:
+    """Yield the functions by value whose code runs when this is called: behind partials, methods, decorators and classes."""
+    seen: set[int] = set()
+    todo = [called]
+    while todo:
+        each = todo.pop()
+        kind = type(each)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if kind is types.FunctionType:
+            if not by_reference(each):
+                yield each
+            todo.append(vars(each).get("__wrapped__"))
+        elif issubclass(kind, type):
+            todo += [attribute_of(each, "__new__"), attribute_of(each, "__init__")]
+        else:
+            inner = [attribute_of(each, name) for name in _LEAD_ON.get(kind, ())]
+            todo += inner or [attribute_of(kind, "__call__")]
+
+
+_LEAD_ON = {functools.partial: ("func",), types.MethodType: ("__func__",), type(functools.lru_cache(len)): ("__wrapped__",)}
 
 
 def globals_set_by(initializer: Any) -> frozenset[Key]:

@@ -19,6 +19,7 @@ from typing import Any
 from forkpool._shared import tracking
 from forkpool._shared.applier import active_applier, interned
 from forkpool._shared.code_names import known_code
+from forkpool._shared.not_sent import NotSent
 
 
 def class_ref(uid: str) -> Any:
@@ -45,14 +46,13 @@ def ring_member(space: str, name: str, position: int) -> Any:
     return active_applier().member_of(("ring", space, name), position)
 
 
-def preloaded_global(space: str, name: str, kind: str, otherwise: Any = None) -> Any:
+def preloaded_global(space: str, name: str, kind: str) -> Any:
     """Return what the preloaded program made of a global that cannot be pickled in the host."""
     if name not in tracking.preloaded:
-        if otherwise is not None:
-            return otherwise
-        raise pickle.UnpicklingError(
-            f"the global {name!r} ({kind}) cannot be pickled, and the program that was preloaded has none of that name: "
-            "make it at the top of the program, outside of `if __name__ == '__main__':`"
+        return NotSent(
+            f"global {name!r}",
+            f"(a {kind}) cannot be pickled, and the program that was preloaded has none of that name; make it at the top of "
+            "the program, outside of `if __name__ == '__main__':`",
         )
     return active_applier().namespace(space)[name]
 

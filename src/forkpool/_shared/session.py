@@ -6,13 +6,14 @@ Hard part: identity between globals (`svc.cache is cache`). An entry may point t
 digest of an entry then covers the digests of all that it points to, or a change of `cache` would leave `svc` with the old one.
 And pointers never form a circle: the globals in one are an entry together, a ring, and their own entries point to their places
 in it. See `rings`.
-And what is needed? A function's globals are; those of a class's methods, and the class's attributes, may be. Such globals are
-made last, and a stand-in takes the place of what cannot be pickled (`not_sent`).
+And what is needed? A class goes with all that it has and all that its methods name. If some of that cannot be pickled, all is
+made anew twice: first what is needed for sure, to see whether it is that, and then all, with stand-ins (see `_Mode`).
 Tests: tests/unit/test_payload_by_value.py, test_payload_globals.py, test_payload_rings.py
 """
 
 from __future__ import annotations
 
+import enum
 import io
 import pickle
 import sys
@@ -37,7 +38,7 @@ from forkpool._shared.code_names import CodeNames, names_of
 from forkpool._shared.entries import GONE, Draft, Entry, EntryError, Roots, Round, Table
 from forkpool._shared.homes import Home, Homes, defaults_of, is_bare
 from forkpool._shared.importable import is_importable
-from forkpool._shared.lookups import globals_set_by, looked_up_by, named_by_annotations, subclasses_asked_for
+from forkpool._shared.lookups import functions_called, globals_set_by, looked_up_by, named_by_annotations, subclasses_asked_for
 from forkpool._shared.mp_support import is_unshared
 from forkpool._shared.not_sent import NotSent
 from forkpool._shared.plain import IMMUTABLE, all_plain
@@ -45,6 +46,14 @@ from forkpool._shared.rings import find_rings
 from forkpool._shared.tracking import Key
 
 MAX_SHARING = 10_000  # arbitrary: a longer list or dict is looked through for other globals, but not what its items hold
+
+
+class _Mode(enum.Enum):
+    """What the table is to hold."""
+
+    ALL = "all that the call may use; what cannot be pickled is an error"
+    SURE = "what it uses for sure: not what the methods name that it may never call. To see whether that can be pickled"
+    LACKING = "all, with stand-ins for what cannot be pickled"
 
 
 class Session:
@@ -61,9 +70,10 @@ class Session:
         self._optional: dict[Key, Any] = {}  # what nothing but a string names: left out if it cannot be pickled
         self._tried: set[Key] = set()  # of these
         self._optional_now: Key | None = None  # which of these is being tried
-        self._methods: deque[tuple[types.FunctionType, str]] = deque()  # of classes: what they name may not be needed
-        self._is_of_methods = False  # what is made just now
-        self._attributes_used: set[str] = set()  # names that code uses which is needed
+        self._mode = _Mode.ALL
+        self._called: list[Any] = []  # callables that the task calls for sure
+        self._attributes_used: set[str] = set()  # names that code uses which is needed for sure
+        self._attributes_lacking: list[tuple[Key, Any]] = []  # of classes that are needed for sure, which may not use them
         self.initializer: Any = None  # of the pool: what it sets each worker has, so it is left out if it cannot be pickled
         self.points = False  # the body is an initializer's: what is a global's value is to be that global in the worker
         self.quieten: Callable[[Any], Any] = lambda value: value  # what is pickled of a global; see `changed_meanwhile`
@@ -76,19 +86,20 @@ class Session:
 
     def encode_call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bool]:
         """Pickle a call; return whether it is the short form (namespace, name, args, kwargs)."""
+        self._called.append(fn)
         if self.points:
             return self._encode_pointing((fn, args, kwargs)), False
         named = global_name(fn) if type(fn) is types.FunctionType and not self.homes.has_own_state(fn) else None
         if named is None or not (all_plain(args) and all_plain(kwargs.values())):
             return self.encode((fn, args, kwargs)), False
         self.need_global(*named, fn)
-        self._make_entries()
+        self._make_table()
         return pickle.dumps((*named, args, kwargs), 5), True
 
     def encode(self, obj: Any) -> bytes:
         """Pickle `obj`; afterwards `table()` holds what it refers to."""
         body = self.encode_alone(obj)
-        self._make_entries()
+        self._make_table()
         return body
 
     def _encode_pointing(self, call: tuple[Any, ...]) -> bytes:
@@ -99,7 +110,7 @@ class Session:
         with io.BytesIO() as file:
             SharingPickler(file, self, {}, spaces).dump(call)
             body = file.getvalue()
-        self._make_entries()
+        self._make_table()
         return body
 
     def encode_alone(self, obj: Any) -> bytes:
@@ -107,6 +118,44 @@ class Session:
         with io.BytesIO() as file:
             ByValuePickler(file, self).dump(obj)
             return file.getvalue()
+
+    def _make_table(self) -> None:
+        """Make all that the body refers to; with stand-ins, if what is needed for sure needs none."""
+        begun = self._entries.copy(), self._queue.copy(), self._optional.copy(), self._called.copy()
+        try:
+            self._make_entries()
+            return
+        except Exception as exc:
+            if not self._may_lack(exc):
+                raise
+        self._begin_anew(_Mode.SURE, *begun)
+        self._make_entries()
+        self._check_attributes()
+        self._begin_anew(_Mode.LACKING, *begun)
+        self._make_entries()
+
+    def _begin_anew(
+        self, mode: _Mode, entries: dict[Key, Entry | None], queue: deque[Any], optional: dict[Key, Any], called: list[Any]
+    ) -> None:
+        self._mode = mode
+        self._entries.clear()
+        self._entries.update(entries)
+        self._queue, self._optional, self._called = queue.copy(), optional.copy(), called.copy()
+        self._tried.clear()
+
+    def _check_attributes(self) -> None:
+        """Raise EntryError if code that is needed for sure uses an attribute of a class that cannot be pickled."""
+        for key, value in self._attributes_lacking:
+            if key[-1] in self._attributes_used:
+                try:
+                    self.draft({key[:2]: tracking.class_of(key[1])}, value)
+                except Exception as exc:
+                    raise EntryError(key) from exc
+
+    def _may_lack(self, exc: Exception) -> bool:
+        """Tell whether a stand-in may take the place of what failed so. It may not if the next time it may go well."""
+        reason = exc.__cause__ if isinstance(exc, EntryError) else exc
+        return not (is_change(exc) or is_unshared(exc) or isinstance(reason, (OSError, MemoryError)))
 
     def _make_entries(self) -> None:
         """Make what is needed, then what may be; of that nothing stays if it, or what it needs, cannot be pickled."""
@@ -125,25 +174,12 @@ class Session:
                 if is_change(exc):
                     raise
                 self._queue.clear()
-                self._methods.clear()
                 self._entries.clear()
                 self._entries.update(before)
             finally:
                 self._optional_now = None
 
     def _make_needed(self) -> None:
-        """Make what is needed for sure, then what is named by methods that may not be called: that may also lack."""
-        self._make_found()
-        try:
-            while self._methods:
-                self._is_of_methods = True
-                while self._methods:
-                    self.need_globals_of(*self._methods.popleft())
-                self._make_found()
-        finally:
-            self._is_of_methods = False
-
-    def _make_found(self) -> None:
         self._make_queued()
         while rings := find_rings(self._entries.pointers()):
             for keys in rings:
@@ -151,9 +187,20 @@ class Session:
             self._make_queued()
 
     def _make_queued(self) -> None:
+        self._need_called()
         while self._queue:
             key, value = self._queue.popleft()
             self._entries[key] = self._make_entry(key, value)
+            self._need_called()
+
+    def _need_called(self) -> None:
+        """Ask for what is needed for sure because it is called."""
+        while self._mode is _Mode.SURE and self._called:
+            for function in functions_called(self._called.pop()):
+                self._attributes_used.update(names_of(function.__code__).attributes)
+                space = tracking.key_of_globals(function.__globals__)
+                if not space.startswith("r:"):
+                    self.need_globals_of(function, space)
 
     def table(self) -> list[tuple[Any, ...]]:
         """Return the entries as they travel: key, round, digest, and the data or (skeleton, attributes)."""
@@ -210,17 +257,14 @@ class Session:
         for found in named_by_annotations(cls):
             self.try_global(*found)
 
-    def note_attributes_of(self, function: types.FunctionType) -> None:
-        """What this function is to find in objects must not lack, unless it may never be called either."""
-        if not self._is_of_methods:
-            self._attributes_used.update(names_of(function.__code__).attributes)
+    def note_called(self, function: Any) -> None:
+        """A callable goes along that is no attribute of a class, so it is there to be called."""
+        self._called.append(function)
 
-    def need_globals_of_method(self, function: types.FunctionType, space: str) -> None:
-        """The same for a function that a class has, which the task may never call. It is done after all that is needed."""
-        self._methods.append((function, space))
-
-    def need_globals_of(self, function: types.FunctionType, space: str) -> None:
-        """Put into the table what the code of a function may look up."""
+    def need_globals_of(self, function: types.FunctionType, space: str, *, is_sure: bool = True) -> None:
+        """Put into the table what the code of a function may look up; not `is_sure`: if that is ever called."""
+        if self._mode is _Mode.SURE and not is_sure:
+            return
         names, namespace = names_of(function.__code__), function.__globals__
         if names.looked_up or names.finds_more:
             self._need_unnamed(function, names)
@@ -331,57 +375,60 @@ class Session:
 
     def _instead_of(self, key: Key, value: Any, exc: Exception) -> by_value_classes.Call | None:
         """Return what gives a worker something in place of a global that cannot be pickled, if it can do without."""
-        if not self._is_of_methods or not self._may_lack(exc):
+        if self._mode is not _Mode.LACKING or self._optional_now is not None or not self._may_lack(exc):
             return None
         why = explain.why_not_sent(value, exc, key[1].removeprefix("m:"))
         return by_value_classes.Call(NotSent, f"global {key[2]!r}", why)
 
-    def _may_lack(self, exc: Exception) -> bool:
-        """Tell whether a stand-in may take the place of what failed so. It may not if the next time it may go well."""
-        return not (is_change(exc) or is_unshared(exc) or isinstance(exc, (OSError, MemoryError)))
-
     def _make_class_entry(self, key: Key, cls: Any) -> Entry:
         try:
-            portions = by_value_classes.portions(cls)
-            return Entry(key, Round.CODE, [(name, self.draft({key: cls}, *pieces)) for name, pieces in portions])
+            return self._draft_class(key, cls, {})
         except Exception as exc:
-            if is_change(exc) or not (lacking := self._lacking_attributes(key, cls)):
+            if self._mode is _Mode.ALL or not (lacking := self._lacking_attributes(key, cls)) or is_change(exc):
                 raise
+        return self._draft_class(key, cls, lacking)
+
+    def _draft_class(self, key: Key, cls: Any, lacking: dict[str, Any]) -> Entry:
         portions = by_value_classes.portions(cls, lacking)
         return Entry(key, Round.CODE, [(name, self.draft({key: cls}, *pieces)) for name, pieces in portions])
 
     def _lacking_attributes(self, key: Key, cls: Any) -> dict[str, Any]:
-        """Return the attributes of a class that cannot be pickled, with stand-ins.
-
-        Raises:
-            EntryError: One is used by code that is needed.
-        """
+        """Return stand-ins for the attributes of a class that cannot be pickled."""
         lacking: dict[str, Any] = {}
         for name, value in by_value_classes.replaceable(cls).items():
             try:
                 self.draft({key: cls}, value)
             except Exception as exc:
-                if not self._may_lack(exc) or name in self._attributes_used:
+                if not self._may_lack(exc):
                     raise EntryError((*key, name)) from exc
                 why = explain.why_not_sent(value, exc, cls.__module__)
                 lacking[name] = by_value_classes.Call(NotSent, f"`{cls.__qualname__}.{name}`", why)
+                self._attributes_lacking.append(((*key, name), value))
         return lacking
 
     def _draft_global(self, key: Key, value: Any) -> Draft:
         if type(value) in IMMUTABLE:
             return Draft(pickle.dumps(value, 5))
-        if type(value) in held_by_modules.CONTAINERS and (means := self._way_to_held(value, key[2])) is not None:
+        if type(value) in held_by_modules.CONTAINERS and (means := self._way_to_held(value, *key[1:])) is not None:
             return self.draft({key: value}, means)
         if type(value) is types.FunctionType and _is_simple(value):
             return self._draft_simple_function(key, value)
         return self.draft({key: value}, self.quieten(value))
 
-    def _way_to_held(self, container: Any, name: str) -> by_value_classes.Call | None:
-        """Return what makes the container that a module holds, which has to be that one in the worker too."""
+    def _way_to_held(self, container: Any, space: str, name: str) -> by_value_classes.Call | None:
+        """Return what makes the container that a module holds, which has to be that one in the worker too.
+
+        None: it holds no such thing, or it has another name here, to which this one is a pointer.
+        """
         if (name_in_sys := _name_in_sys(container)) is not None:
             return by_value_classes.Call(getattr, sys, name_in_sys)
+        if self.shared_in(space).get(id(container), name) != name:
+            return None
         place = held_by_modules.place_of(container, name)
-        return None if place is None else by_value_classes.Call(held_by_modules.fill, *place, self.quieten(container))
+        if place is None:
+            return None
+        content = held_by_modules.content_of(self.quieten(container), place[0])
+        return by_value_classes.Call(held_by_modules.fill, *place, content)
 
     def _draft_simple_function(self, key: Key, function: types.FunctionType) -> Draft:
         """Reuse the last draft of a function when all that it was made of is as it was (most calls: 20 µs saved)."""
@@ -395,7 +442,7 @@ class Session:
         known = _drafts.get(function)
         if known is not None and known[0] is code and known[1] == content:
             space = tracking.key_of_globals(function.__globals__)  # which need not be the one that names it
-            self.note_attributes_of(function)
+            self.note_called(function)
             if not space.startswith("r:"):
                 self.need_globals_of(function, space)
             return known[2]
@@ -430,8 +477,7 @@ class PreloadedSession(Session):
     def _instead_of(self, key: Key, value: Any, exc: Exception) -> by_value_classes.Call | None:
         if not key[1].startswith(("m:__main__", "m:__mp_main__")) or key == self._optional_now or is_unshared(exc):
             return super()._instead_of(key, value, exc)
-        otherwise = super()._instead_of(key, value, exc)
-        return by_value_classes.Call(rebuild.preloaded_global, key[1], key[2], type(value).__name__, otherwise)
+        return by_value_classes.Call(rebuild.preloaded_global, key[1], key[2], type(value).__name__)
 
     def _make_class_entry(self, key: Key, cls: Any) -> Entry:
         """Leave out a portion that cannot be pickled (a class with a lock): the worker keeps its own."""
@@ -467,7 +513,7 @@ class ResultSession(Session):
     def _need_names_of(self, cls: Any) -> None:
         pass
 
-    def _way_to_held(self, container: Any, name: str) -> None:
+    def _way_to_held(self, container: Any, space: str, name: str) -> None:
         """What the program's modules hold is the program's."""
 
     def _tell_gone(self, space: str, namespace: dict[str, Any], names: tuple[str, ...]) -> None:

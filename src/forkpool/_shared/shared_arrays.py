@@ -78,14 +78,16 @@ def reduce(value: Any) -> Any:
         return NotImplemented
     place, fd = located
     try:
-        return _reduced(value, place, mp_support.pass_file(fd, serial_of(anchor)))
+        if type(value).__reduce__ is sys.modules["numpy"].ndarray.__reduce__:
+            return _reduced(value, place, mp_support.pass_file(fd, serial_of(anchor)))
+        if not place.writable:
+            return NotImplemented
+        raise _unshared(value, "numpy pickles this kind of array by content")
     finally:
         os.close(fd)
 
 
 def _reduced(value: Any, place: _Place, passed: PassedFd) -> tuple[Any, ...]:
-    if type(value).__reduce__ is not sys.modules["numpy"].ndarray.__reduce__:
-        raise _unshared(value, "numpy pickles this kind of array by content")
     low, high = _bounds(value)
     shape = (value.dtype, value.shape, value.strides, value.ctypes.data - low, value.flags.writeable)
     own = {name: vars(value)[name] for name in _OF_MEMMAP if name in getattr(value, "__dict__", ())}
