@@ -187,7 +187,7 @@ CALLABLES = """
 def test_what_else_can_be_called_is_refused_in_the_host(notebook: Notebook, worker: Worker, name: str) -> None:
     notebook.cell(CALLABLES)
     assert type(worker.call(notebook.Harmless, 1)) is notebook.Harmless
-    with pytest.raises(PayloadError, match="global 'lock'.* is a lock"):
+    with pytest.raises(PayloadError, match=r"global 'lock'.* is a lock"):
         worker.call(getattr(notebook, name), 1)
 
 
