@@ -3,11 +3,14 @@
 Runs in: pytest; each program is an interpreter of its own.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.support.script import Script
+from tests.support.script import Script, environment
 
 Start = Callable[..., Script]
 
@@ -278,3 +281,32 @@ def test_what_the_program_imported_by_name_is_the_modules_own(start: Start) -> N
         """).finish()
     assert program.all("seen") == ["(['a', 'ours'], 5)"] * 3
     assert program.value("host") == "{'ours': 5}"
+
+
+@pytest.mark.parametrize("how", ["app", "app.program"])
+def test_a_module_that_is_run_may_import_its_relatives_in_a_task(how: str, tmp_path: Path) -> None:
+    package = tmp_path / "app"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "util.py").write_text("def shout(text): return text.upper()")
+    for name in ("__main__.py", "program.py"):
+        (package / name).write_text(RELATIVE)
+    done = subprocess.run([sys.executable, "-m", how], cwd=tmp_path, env=environment({}), capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("A B\n", "")
+
+
+RELATIVE = """
+from forkpool import ForkPoolExecutor
+
+def task(text):
+    from .util import shout
+    return shout(text)
+
+class Task:
+    def run(self, text):
+        from . import util
+        return util.shout(text)
+
+with ForkPoolExecutor(1) as ex:
+    print(ex.submit(task, "a").result(), ex.submit(Task().run, "b").result())
+"""

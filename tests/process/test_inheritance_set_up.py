@@ -188,6 +188,31 @@ def test_levels_of_loggers_and_a_handler_for_stderr(start: Start) -> None:
     ]
 
 
+@pytest.mark.parametrize("needs", ["defaults", "factory", "class"])
+def test_a_format_that_a_worker_could_not_follow_is_left_out(start: Start, needs: str) -> None:
+    program = start(f"""
+        import logging
+        class Shouting(logging.Formatter):
+            def format(self, record): return super().format(record).upper()
+        handler, plain = logging.StreamHandler(), logging.getLogRecordFactory()
+        def make(*args, **kwargs):
+            record = plain(*args, **kwargs)
+            record.site = "here"
+            return record
+        match {needs!r}:
+            case "defaults": handler.setFormatter(logging.Formatter("%(site)s %(message)s", defaults={{"site": "here"}}))
+            case "factory":
+                logging.setLogRecordFactory(make)
+                handler.setFormatter(logging.Formatter("%(site)s %(message)s"))
+            case "class": handler.setFormatter(Shouting("%(levelname)s %(message)s"))
+        logging.getLogger().addHandler(handler)
+        from forkpool import ForkPoolExecutor
+        with ForkPoolExecutor(1) as ex:
+            ex.submit(lambda: logging.warning("said")).result()
+        """).finish()
+    assert program.errors == "said\n"
+
+
 def test_a_handler_for_stdout_and_none_for_a_file_or_of_another_logger(start: Start) -> None:
     program = start("""
         import logging

@@ -419,3 +419,81 @@ def test_a_singleton_that_is_a_default(notebook: Notebook, worker: Worker) -> No
         def get(value=MISSING): return value is MISSING is Missing.only is Missing()
     """)
     assert worker.call(notebook.get) is True
+
+
+@pytest.mark.parametrize("hook", ["__setstate__", "__hash__", "__init__"])
+def test_what_instances_in_attributes_of_classes_need_while_they_are_made(
+    notebook: Notebook, worker: Worker, hook: str
+) -> None:
+    """Modules, functions (with annotations of classes, too) and other globals, that are named by nothing but their methods."""
+    notebook.cell(f"""
+        import math
+        from decimal import Decimal
+        class Scale:
+            factor = 2
+        SCALE = Scale()
+        def scaled(value, scale: Scale | None = None): return math.floor(Decimal(value) * SCALE.factor)
+        class Money:
+            def __init__(self, amount):
+                self.amount = amount
+                if {hook!r} == "__init__": scaled(1)
+            def __reduce__(self): return (Money, (self.amount,), {{"amount": self.amount}})
+            def __hash__(self): return scaled(self.amount) if {hook!r} == "__hash__" else 1
+            def __eq__(self, other): return self.amount == other.amount
+            def __setstate__(self, state):
+                if {hook!r} == "__setstate__": scaled(1)
+                vars(self).update(state)
+        class Bank:
+            ALL = {{Money(1), Money(2)}}
+            def price(self, money=Money(3)): return money.amount
+        Money.ZERO = Money(0)
+        ALSO = [Money(4)]
+        def task(): return Money.ZERO.amount, len(Bank.ALL), Bank().price(), ALSO[0].amount
+    """)
+    assert worker.call(notebook.task) == (0, 2, 3, 4)
+
+
+def test_a_value_that_needs_another_one_to_be_made(notebook: Notebook, worker: Worker) -> None:
+    """In whichever order the task names them."""
+    notebook.cell("""
+        class Thing: pass
+        TABLE = {"k": Thing()}
+        class Looks:
+            def __init__(self): self.found = None
+            def __setstate__(self, state): self.found = TABLE["k"]
+        looks = Looks()
+        def first(): return TABLE["k"] is looks.found
+        def second(): return looks.found is TABLE["k"]
+    """)
+    assert worker.call(notebook.first) is True
+    assert worker.call(notebook.second) is True
+
+
+def test_a_name_that_is_nowhere_is_still_an_error(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class Wrong:
+            def __setstate__(self, state): missing_name
+            def __getstate__(self): return 1
+        class Holds: held = Wrong()
+        def task(): return Holds
+    """)
+    with pytest.raises(NameError, match="missing_name"):
+        worker.call(notebook.task)
+
+
+def test_a_singleton_that_a_class_method_makes(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        class Config:
+            _instance = None
+            made = 0
+            @classmethod
+            def get(cls):
+                if cls._instance is None:
+                    cls._instance = cls()
+                    cls.made += 1
+                return cls._instance
+            def __reduce__(self): return Config.get, ()
+        config = Config.get()
+        def task(): return Config.get() is config is Config._instance
+    """)
+    assert worker.call(notebook.task) is True

@@ -83,8 +83,8 @@ def test_a_name_that_a_worker_would_not_find_is_refused_in_the_host(
 ) -> None:
     """A module of Cython that no other process can import, which a function stands for that says it is of one."""
     monkeypatch.setattr(np.random.default_rng, "__module__", notebook.module.__name__)
-    notebook.module.default_rng = np.random.default_rng  # type: ignore[attr-defined]
-    notebook.cell("def f(): return default_rng(3)")
+    notebook.module.make_rng = np.random.default_rng  # type: ignore[attr-defined]
+    notebook.cell("def f(): return make_rng(3)")
     for fn in (notebook.f, np.random.default_rng):
         with pytest.raises(PayloadError, match=r"notebook_for_tests\.default_rng cannot be imported by a worker"):
             worker.call(fn)

@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 
 from forkpool._shared import held_by_modules
+from forkpool._shared.explain import PayloadError
 from tests.unit.conftest import Notebook, worker_with_module
 from tests.unit.worker_process import Worker
 
 MODULE = """
 settings, done, seen = {"from": "module"}, [], {"module"}
+
+import threading
+
+lock = threading.Lock()
+
+def guarded(): return lock
 
 class Counter:
     n = 0
@@ -168,3 +175,17 @@ def test_what_a_reloaded_module_made_anew_is_found(program: Notebook, holder_wor
     program.settings["reloaded"] = True
     assert holder_worker.call(program.are_one) == (True, False, True)
     assert holder_worker.call(program.both)[1] == (["from", "reloaded"], [], ["module"])
+
+
+def test_what_cannot_be_pickled_is_taken_from_the_module_that_has_it_too(program: Notebook, holder_worker: Worker) -> None:
+    program.cell("""
+        from holder import lock, guarded
+        import threading
+        mine = threading.Lock()
+        def same(): return lock is holder.lock, guarded() is lock, lock.locked()
+        def other(): return mine.locked()
+    """)
+    with program.lock:
+        assert holder_worker.call(program.same) == (True, True, False)
+    with pytest.raises(PayloadError, match="global 'mine' used by `other` is a lock"):
+        holder_worker.call(program.other)

@@ -264,11 +264,19 @@ def _fileno(stream: Any) -> int:
 
 
 def _describe_format(formatter: Any) -> tuple[str, str | None, str] | None:
+    import logging  # as the handler's module has already
+
     style = getattr(formatter, "_style", None)
     if style is None or type(formatter).__module__ != "logging":
         return None
     by_class = {"PercentStyle": "%", "StrFormatStyle": "{", "StringTemplateStyle": "$"}
-    return str(style._fmt), formatter.datefmt, by_class.get(type(style).__name__, "%")
+    described = str(style._fmt), formatter.datefmt, by_class.get(type(style).__name__, "%")
+    try:
+        formatter = logging.Formatter(*described)  # type: ignore[arg-type]
+        formatter.format(logging.LogRecord("", 0, "", 0, "", None, None))
+    except Exception:  # it needs what a record has here only: defaults, or fields of the program's record factory
+        return None
+    return described
 
 
 def _multiprocessing() -> dict[str, Any]:

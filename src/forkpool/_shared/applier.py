@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from forkpool._shared import tracking
@@ -159,7 +159,19 @@ class Applier:
 
     def _load(self, key: Key, data: bytes) -> Any:
         with noting(_what(*key[1:])):
-            return self.load(data)
+            return self.make(lambda: self.load(data))
+
+    def make(self, load: Callable[[], Any]) -> Any:
+        """Return what `load` makes. If code that runs then misses a global which is still to come, that comes first."""
+        while True:
+            try:
+                return load()
+            except NameError as exc:
+                missing = [key for key in self._pending if key[0] == "g" and key[2] == exc.name]
+                if not missing:
+                    raise
+            for key in missing:
+                self.ensure(key)
 
     def _apply_ring(self, entry: tuple[Any, ...]) -> None:
         """Make the globals that hold each other, and give them their names."""
@@ -176,7 +188,7 @@ class Applier:
             made = {}
             for member in members:
                 with noting(_what(*member[1:])), self.noting_held(held):
-                    made[member] = pieces.load()
+                    made[member] = self.make(pieces.load_or_again)
         if known is None:
             held |= tracking.held.get(key, set())  # of what was preloaded
         tracking.forget_holders({*members, *tracking.rings.get(key, ())})

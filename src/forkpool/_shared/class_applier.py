@@ -12,6 +12,7 @@ Tests: tests/unit/test_payload_classes.py, test_payload_class_order.py
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,7 @@ class ClassApplier:
             what = f"attribute {definition.left[0]!r} of {definition.cls.__qualname__}" if self._worker else ""
             try:
                 with noting(what), self._applier.noting_held(definition.held):
-                    value = pieces.load_or_again()
+                    value = self._applier.make(pieces.load_or_again)
             except InTheMaking as exc:
                 self._waiting.setdefault(exc.key, []).append(definition)
                 return False
@@ -174,7 +175,7 @@ class ClassApplier:
             self._keep(definition)
 
     def _hold_places(self, definition: _Definition) -> None:
-        """A `__new__` may want to look at an attribute that has yet to come."""
+        """A `__new__` or a `get()` may want to look at an attribute that has yet to come."""
         for name, kind in (definition.kinds or {}).items():
             if name not in vars(definition.cls) and (kind is not None or _expects_none(definition.cls, name)):
                 set_class_attributes(definition.cls, {name: kind and kind()})
@@ -216,9 +217,10 @@ class _Definition:
 
 
 def _expects_none(cls: Any, name: str) -> bool:
-    """Whether `__new__` asks for the attribute before it has made what is to stand there: `if cls._only is None: ...`."""
-    code = getattr(cls.__new__, "__code__", None)
-    return code is not None and name in code.co_names and _ASKS_WHETHER.isdisjoint(code.co_names)
+    """Whether code asks for the attribute before it has made what is to stand there: `if cls._only is None: ...`."""
+    methods = [getattr(value, "__func__", value) for value in (cls.__new__, *vars(cls).values())]
+    names = [method.__code__.co_names for method in methods if type(method) is types.FunctionType]
+    return any(name in each for each in names) and all(_ASKS_WHETHER.isdisjoint(each) for each in names if name in each)
 
 
 def _delete_attributes(cls: Any, names: set[str]) -> None:

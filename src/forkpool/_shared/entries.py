@@ -25,7 +25,7 @@ GONE = b""  # stands where the value of a global would: the host has deleted it
 class Round:
     """When an entry is applied. To make an instance may run code of its class, and that may look up any global."""
 
-    FREE, CODE, VALUES = range(3)  # values that hold no classes; functions, modules and classes; other values
+    FREE, CODE, VALUES = range(3)  # what holds no classes and no instances of such; classes and other code; other values
 
 
 class EntryError(Exception):

@@ -69,20 +69,28 @@ def _namespace(module: Any) -> dict[str, Any]:
     return globals_of(module) if issubclass(type(module), types.ModuleType) else {}
 
 
+def name_of_module_that_has(value: Any, name: str) -> str | None:
+    """Return an importable module that has this object under this name (`from registry import lock`)."""
+    for module_name, module in list(sys.modules.items()):
+        if _namespace(module).get(name) is value and is_importable(module_name):
+            return module_name
+    return None
+
+
 def content_of(container: Any, module_name: str) -> Any:
     """Return what a container that a module holds is to hold in a worker: objects that its module has too are the worker's."""
     namespace = _namespace(sys.modules.get(module_name))
     objects = [(name, value) for name, value in list(namespace.items()) if type(value) not in IMMUTABLE]
-    own = {id(value): name for name, value in objects if value is not container}
+    names = {id(value): name for name, value in objects if value is not container}
     values = list(container.values()) if type(container) is dict else container
-    if type(container) is set or len(container) > MAX_LOOKED_THROUGH or own.keys().isdisjoint(map(id, values)):
+    if type(container) is set or len(container) > MAX_LOOKED_THROUGH or names.keys().isdisjoint(map(id, values)):
         return container
 
     def sent(value: Any) -> Any:
-        name = own.get(id(value))
+        name = names.get(id(value))
         if name is None:
             return value
-        return Call(fill, module_name, name, value) if type(value) in CONTAINERS else Call(_own, module_name, name)
+        return Call(fill, module_name, name, value) if type(value) in CONTAINERS else Call(own, module_name, name)
 
     sent_values = map(sent, values)
     return dict(zip(container, sent_values, strict=True)) if type(container) is dict else list(sent_values)
@@ -108,7 +116,7 @@ def fill(module_name: str, name: str, content: Any) -> Any:
     return held
 
 
-def _own(module_name: str, name: str) -> Any:
+def own(module_name: str, name: str) -> Any:
     """Return what a module has under a name."""
     return getattr(importlib.import_module(module_name), name)
 

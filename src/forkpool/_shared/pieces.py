@@ -67,11 +67,11 @@ class Pieces:
         return self._unpickler.load()
 
     def load_or_again(self) -> Any:
-        """Return the next piece. If it is InTheMaking that is raised, the next piece is still this one."""
+        """Return the next piece. If what is raised may be cured (InTheMaking, NameError), the next piece is still this one."""
         place = self._file.tell()
         try:
             return self._unpickler.load()
-        except InTheMaking:
+        except (InTheMaking, NameError):
             memo, size = self._unpickler.memo.copy(), self._go_to(place)
             self._unpickler = _SlowUnpickler(self._file, self._look_up, {at: memo[at] for at in range(size)})
             raise

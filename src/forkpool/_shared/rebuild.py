@@ -95,7 +95,8 @@ def make_function(code: types.CodeType, space: str, basics: dict[str, Any], clos
     """Return a function on the one namespace of its module; its state follows."""
     namespace = active_applier().namespace(space)
     for name, value in basics.items():
-        namespace.setdefault(name, value)
+        if namespace.get(name) is None:  # a fresh `__main__` has a `__package__` that is None
+            namespace[name] = value
     namespace.setdefault("__builtins__", __builtins__)
     return types.FunctionType(code, namespace, code.co_name, None, closure)
 

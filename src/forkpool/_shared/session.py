@@ -368,10 +368,16 @@ class Session:
         except Exception as exc:
             if self.initializer is not None and key in globals_set_by(self.initializer):
                 return None
-            if (call := self._instead_of(key, value, exc)) is None:
+            if (call := self._by_name(key, value, exc) or self._instead_of(key, value, exc)) is None:
                 raise EntryError(key) from exc
             return Entry(key, Round.FREE, [("", Draft(pickle.dumps(call, 5)))])
         return Entry(key, _round_of(value, draft), [("", draft)], {key: value})
+
+    def _by_name(self, key: Key, value: Any, exc: Exception) -> by_value_classes.Call | None:
+        """Return what takes a global that cannot be pickled from the module that the program has it from."""
+        if is_change(exc) or is_unshared(exc) or (module := held_by_modules.name_of_module_that_has(value, key[2])) is None:
+            return None
+        return by_value_classes.Call(held_by_modules.own, module, key[2])
 
     def _instead_of(self, key: Key, value: Any, exc: Exception) -> by_value_classes.Call | None:
         """Return what gives a worker something in place of a global that cannot be pickled, if it can do without."""
@@ -526,6 +532,9 @@ class ResultSession(Session):
     def _may_lack(self, exc: Exception) -> bool:
         return False
 
+    def _by_name(self, key: Key, value: Any, exc: Exception) -> None:
+        """What the worker's modules have the host need not have."""
+
     def _make_entry(self, key: Key, value: Any) -> Entry | None:
         try:
             return super()._make_entry(key, value)
@@ -557,9 +566,9 @@ class PreloadedStandardSession(StandardSession):
 
 
 def _round_of(value: Any, draft: Draft) -> int:
-    if isinstance(value, (types.FunctionType, types.ModuleType, type)):
-        return Round.CODE
-    return Round.VALUES if draft.holds_classes or draft.refs else Round.FREE
+    if not (draft.holds_classes or draft.refs):
+        return Round.FREE
+    return Round.CODE if isinstance(value, (types.FunctionType, types.ModuleType, type)) else Round.VALUES
 
 
 def _name_in_sys(value: Any) -> str | None:

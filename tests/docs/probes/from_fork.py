@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -264,6 +265,55 @@ def _():
     logging.getLogger().addHandler(logging.StreamHandler())
     does_not_travel(handlers, ["FileHandler"], initializer=set_up)
     assert seen_by(lambda: len(logging.getLogger().handlers)) == 1
+
+
+@claim(
+    "filters of loggers and handlers, classes of formatters and handlers, `propagate`, `setLogRecordFactory`, `addLevelName`, "
+    "`captureWarnings` (what a filter hides in your program is printed by a worker)"
+)
+def _():
+    def configured():
+        root, ours = logging.getLogger(), logging.getLogger("ours")
+        level, factory = logging.getLevelName(25), logging.getLogRecordFactory()
+        formatters = [type(handler.formatter).__name__ for handler in root.handlers if handler.filters]
+        return formatters, bool(ours.filters), ours.propagate, level, factory is not logging.LogRecord
+
+    def set_up():
+        class Shouting(logging.Formatter):
+            pass
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(Shouting())
+        for filtered in (handler, logging.getLogger("ours")):
+            filtered.addFilter(lambda record: False)
+        logging.getLogger().addHandler(handler)
+        logging.getLogger("ours").propagate = False
+        logging.addLevelName(25, "NOTICE")
+        logging.setLogRecordFactory(lambda *args, **kwargs: logging.LogRecord(*args, **kwargs))
+
+    before = logging.getLogger().handlers[:]
+    set_up()
+    does_not_travel(configured, (["Shouting"], True, False, "NOTICE", True), initializer=set_up)
+    logging.getLogger().handlers[:] = before
+
+
+@claim('a warnings filter for a class of your program: `simplefilter("error", MyWarning)`')
+def _():
+    class MyWarning(UserWarning):
+        pass
+
+    def raises():
+        with contextlib.redirect_stderr(io.StringIO()):
+            try:
+                warnings.warn("mine", MyWarning, stacklevel=1)
+            except MyWarning:
+                return True
+            return False
+
+    set_up = partial(warnings.simplefilter, "error", MyWarning)
+    with warnings.catch_warnings():
+        set_up()
+        does_not_travel(raises, True, initializer=set_up)
 
 
 @claim("`socket.setdefaulttimeout`")
