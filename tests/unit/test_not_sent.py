@@ -266,6 +266,23 @@ def test_an_attribute_that_the_worker_made_itself_stays(notebook: Notebook, work
     assert worker.call(registry.adds) == 1
 
 
+def test_a_class_that_lacks_something_is_brought_up_to_date(notebook: Notebook, worker: Worker) -> None:
+    notebook.cell("""
+        import abc, threading
+        class Base(abc.ABC):
+            _lock, table = threading.Lock(), {1}
+            @abc.abstractmethod
+            def work(self): ...
+        class Child(Base):
+            def work(self): return sorted(self.table)
+    """)
+    child = notebook.Child()
+    assert worker.call(child.work) == [1]
+    notebook.Base.table = {1, 2}
+    notebook.Base._other = frozenset({child})
+    assert worker.call(child.work) == [1, 2]
+
+
 @pytest.mark.parametrize("name", ["Special", "WithField"])
 def test_what_python_asks_and_what_acts_by_itself_is_refused(notebook: Notebook, worker: Worker, name: str) -> None:
     notebook.cell(REGISTRY)
@@ -329,4 +346,5 @@ def test_a_with_statement() -> None:
 def test_looking_around() -> None:
     lock = NotSent("global 'lock'", "is a lock")
     assert not isinstance(lock, int)
+    assert not hasattr(lock, "__isabstractmethod__")
     assert repr(lock) == "<global 'lock' is not in this worker: it is a lock>"

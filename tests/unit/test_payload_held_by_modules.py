@@ -101,6 +101,14 @@ def test_what_the_workers_own_code_put_in_before_stays(program: Notebook, holder
     assert "init" not in program.settings
 
 
+def test_what_cannot_be_compared_is_replaced(program: Notebook, holder_worker: Worker) -> None:
+    np = pytest.importorskip("numpy")
+    holder_worker.call(program.put, np.zeros(2).tobytes())
+    program.finished.append(np.ones(2))
+    program.cell("def total(): return float(sum(part.sum() for part in finished)), finished is holder.done")
+    assert holder_worker.call(program.total) == (2.0, True)
+
+
 def test_a_second_name_of_one(program: Notebook, holder_worker: Worker) -> None:
     program.cell("""
         also, numbers = settings, finished

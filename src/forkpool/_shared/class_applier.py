@@ -218,7 +218,8 @@ class _Definition:
 
 def _expects_none(cls: Any, name: str) -> bool:
     """Whether code asks for the attribute before it has made what is to stand there: `if cls._only is None: ...`."""
-    methods = [getattr(value, "__func__", value) for value in (cls.__new__, *vars(cls).values())]
+    found = (cls.__new__, *vars(cls).values())
+    methods = [value.__func__ if type(value) in (classmethod, staticmethod) else value for value in found]
     names = [method.__code__.co_names for method in methods if type(method) is types.FunctionType]
     return any(name in each for each in names) and all(_ASKS_WHETHER.isdisjoint(each) for each in names if name in each)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from forkpool._shared.by_value_classes import Call
 from forkpool._shared.importable import is_importable, is_library
-from forkpool._shared.plain import IMMUTABLE
+from forkpool._shared.plain import IMMUTABLE, all_plain
 from forkpool._shared.tracking import globals_of
 
 CONTAINERS = (dict, list, set)
@@ -107,7 +107,8 @@ def fill(module_name: str, name: str, content: Any) -> Any:
     is_first = (module_name, name) not in _filled
     _filled.add((module_name, name))
     if isinstance(held, list):
-        if not is_first or held[: len(content)] != content:
+        begun = held[: len(content)]
+        if not (is_first and all_plain(begun) and all_plain(content) and begun == content):
             held[:] = content
         return held
     if not is_first:

@@ -18,7 +18,7 @@ _UNARY = ("neg", "pos", "abs", "invert", "int", "float", "complex", "index", "ro
 _OTHERS = (  # of those that an operator, a statement or a builtin function looks up; without, the answer would be `object`'s
     *("call", "enter", "exit", "aenter", "aexit", "await", "iter", "next", "aiter", "anext", "reversed", "len", "contains"),
     *("getitem", "setitem", "delitem", "setattr", "delattr", "dir", "fspath", "format", "str", "buffer"),
-    *("eq", "ne", "lt", "le", "gt", "ge", "hash", "instancecheck", "subclasscheck", "reduce", "reduce_ex"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "hash", "instancecheck", "subclasscheck", "reduce", "reduce_ex", "mro_entries"),
 )
 
 
@@ -32,7 +32,11 @@ class NotSent:
         object.__setattr__(self, "_why", why)
 
     def __getattribute__(self, name: str) -> Any:
-        return NotSent if name == "__class__" else _refuse(self)
+        if name == "__class__":
+            return NotSent
+        if name.startswith("__") and name not in vars(NotSent):  # who asks looks around: `abc` for `__isabstractmethod__`
+            raise AttributeError(name)
+        return _refuse(self)
 
     def __repr__(self) -> str:
         return f"<{_text(self)}>"
