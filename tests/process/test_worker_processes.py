@@ -14,6 +14,7 @@ import pytest
 from forkpool import ForkPoolExecutor, WorkerCrashedError
 from tests.support import processes, tasks
 from tests.support.gate import Gate
+from tests.support.growing import at_each_collection
 from tests.support.script import Script
 
 
@@ -121,3 +122,24 @@ mark("alive", worker.is_alive())
 """).finish()
     assert script.all("refused") == ["True"] * 4
     assert script.value("alive") == "True"
+
+
+def test_workers_that_come_and_go_while_somebody_asks() -> None:
+    with ForkPoolExecutor(1) as ex:
+        pid = ex.submit(os.getpid).result()
+        links = ex._pool._claim["supervisor"]._crew.links  # type: ignore[attr-defined]
+        (link,) = links.values()
+        more = iter(range(1000, 1_000_000))
+        came: list[int] = []
+
+        def come() -> None:
+            came.append(next(more))
+            links[came[-1]] = link
+
+        try:
+            with at_each_collection(come):
+                asked = [list(ex._processes) for _ in range(20)]
+        finally:
+            for generation in came:
+                del links[generation]
+        assert asked == [[pid]] * 20

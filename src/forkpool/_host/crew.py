@@ -201,7 +201,7 @@ class Crew:
             self.lookout.look(now)
         if self.servers.due is not None and self.servers.due <= now:
             self.servers.look(now)
-        for generation, link in list(self.links.items()):
+        for generation, link in self.links.copy().items():
             if link.patience_end is None or link.patience_end > now:
                 continue
             link.patience_end = None
@@ -227,7 +227,7 @@ class Crew:
         """Those of them that have a slot: not who leaves, and not who waits for the slot of one that works. Any thread."""
         workers = self._machine.workers.copy()
         owners = {generation for generation, worker in workers.items() if worker.owns_slot}
-        return [link for generation, link in list(self.links.items()) if generation in owners and _lives(link)]
+        return [link for generation, link in self.links.copy().items() if generation in owners and _lives(link)]
 
     def living(self) -> list[WorkerLink]:
         """Those that were forked and have not ended. Any thread."""

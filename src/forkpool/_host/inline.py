@@ -167,7 +167,7 @@ class InlinePool(AnyPool):
         if running and not calls:  # an exception cut calls off in the middle of our own lines
             failed, running = failed + running, 0
         busy = list(self._busy)
-        for slot, call in list(self._seats.items()):
+        for slot, call in self._seats.copy().items():
             busy[slot] += clock.now() - call.since
         return PoolStatistics(0, running, done, failed, 0, 0, 0, 0, 0, 0, MappingProxyType({}), tuple(busy))
 

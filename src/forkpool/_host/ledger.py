@@ -51,7 +51,7 @@ class Ledger:
     def statistics(self) -> list[PoolStatistics]:
         """The counts of each pool that was used, in the order of their first calls. See `ForkPoolExecutor.statistics`."""
         self._sort_out_ended()
-        live = {number: pool.statistics() for number, pool in list(self._live.items())}
+        live = {number: pool.statistics() for number, pool in self._live.copy().items()}
         return [counts for _, counts in sorted({**live, **self._ended}.items())]
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Ledger:
             self._live[next(self._numbers)] = pool
 
     def _sort_out_ended(self) -> None:
-        for number, pool in list(self._live.items()):
+        for number, pool in self._live.copy().items():
             if pool.has_ended():
                 self._ended[number] = pool.statistics()
                 self._live.pop(number, None)

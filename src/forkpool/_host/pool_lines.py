@@ -83,7 +83,7 @@ class PoolLines:
     def _move_write_end(self, lowest: int) -> None:
         old, self.write_fd = self.write_fd, fcntl.fcntl(self.write_fd, fcntl.F_DUPFD_CLOEXEC, lowest)
         os.close(old)
-        for pid, (low, high) in list(self.guards.items()):
+        for pid, (low, high) in self.guards.copy().items():
             if high < self.write_fd:
                 self.guards[pid] = low, self._above(high)
                 os.close(high)

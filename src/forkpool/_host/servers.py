@@ -422,7 +422,7 @@ class Servers:
             self._gate.open()
         else:
             self._retired.remove(server)
-        for generation, link in list(self._crew.links.items()):
+        for generation, link in self._crew.links.copy().items():
             if link.server is server:
                 self._crew.on_orphaned(generation, reason)
         if is_current:

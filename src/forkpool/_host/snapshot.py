@@ -233,7 +233,7 @@ def _logging_levels() -> dict[str, Any] | None:
         "disable": root.manager.disable,
         "loggers": {
             name: (one.level, bool(one.disabled))
-            for name, one in list(root.manager.loggerDict.items())
+            for name, one in root.manager.loggerDict.copy().items()
             if isinstance(one, logging.Logger) and (one.level or one.disabled)
         },
         "handlers": [found for found in map(_try_describe_handler, list(root.handlers)) if found is not None],

@@ -40,7 +40,7 @@ class _Seen:
             namespace = _namespace(module)
             if not is_library(module_name, namespace.get("__file__")):
                 self.own.append(module_name)
-            for name, value in list(namespace.items()):
+            for name, value in namespace.copy().items():
                 if type(value) in CONTAINERS and not name.startswith("__"):
                     self.places.setdefault(id(value), []).append((module_name, name))
 
@@ -71,7 +71,7 @@ def _namespace(module: Any) -> dict[str, Any]:
 
 def name_of_module_that_has(value: Any, name: str) -> str | None:
     """Return an importable module that has this object under this name (`from registry import lock`)."""
-    for module_name, module in list(sys.modules.items()):
+    for module_name, module in sys.modules.copy().items():
         if _namespace(module).get(name) is value and is_importable(module_name):
             return module_name
     return None
@@ -80,7 +80,7 @@ def name_of_module_that_has(value: Any, name: str) -> str | None:
 def content_of(container: Any, module_name: str) -> Any:
     """Return what a container that a module holds is to hold in a worker: objects that its module has too are the worker's."""
     namespace = _namespace(sys.modules.get(module_name))
-    objects = [(name, value) for name, value in list(namespace.items()) if type(value) not in IMMUTABLE]
+    objects = [(name, value) for name, value in namespace.copy().items() if type(value) not in IMMUTABLE]
     names = {id(value): name for name, value in objects if value is not container}
     values = list(container.values()) if type(container) is dict else container
     if type(container) is set or len(container) > MAX_LOOKED_THROUGH or names.keys().isdisjoint(map(id, values)):

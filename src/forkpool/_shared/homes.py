@@ -62,7 +62,7 @@ def name_in(namespace: Namespace, value: Any) -> str | None:
     """Return the first name of an object, as it counts between globals (`Session.shared_in`)."""
     if not any(map(is_, list(namespace.values()), repeat(value))):  # as most: a global costs 20 ns, in a loop twice that
         return None
-    return next((name for name, found in list(namespace.items()) if found is value), None)
+    return next((name for name, found in namespace.copy().items() if found is value), None)
 
 
 def _home_of(function: types.FunctionType, value: Any) -> Home | None:
@@ -115,9 +115,9 @@ def _namespaces_of(function: types.FunctionType) -> Iterator[Namespace]:
 
 def name_in_class(namespace: Namespace, value: Any) -> str | None:
     """Return the dotted name of the class attribute that is this very object."""
-    for name, cls in list(namespace.items()):
+    for name, cls in namespace.copy().items():
         if isinstance(cls, type) and cls.__module__ == namespace.get("__name__"):
-            for attribute, held in list(vars(cls).items()):
+            for attribute, held in vars(cls).copy().items():
                 if held is value:
                     return f"{name}.{attribute}"
     return None
@@ -134,7 +134,7 @@ def imported_from(name: str, value: object) -> types.ModuleType | None:
 
 
 def _module_with(name: str, value: object) -> types.ModuleType | None:
-    for module_name, module in list(sys.modules.items()):
+    for module_name, module in sys.modules.copy().items():
         is_there = issubclass(type(module), types.ModuleType) and tracking.globals_of(module).get(name) is value
         if is_there and is_importable(module_name):
             return module

@@ -55,7 +55,7 @@ def is_importable(name: str | None) -> bool:
 
 def _doubt_all() -> None:
     """Ask again, for each module that is importable, whether it still is. What goes by value goes on to do so."""
-    for name, known in list(_verdicts.items()):
+    for name, known in _verdicts.copy().items():
         if known[1]:
             _earlier[name] = known[0]
             _verdicts.pop(name, None)

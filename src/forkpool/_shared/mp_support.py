@@ -28,7 +28,7 @@ def reducers() -> Any:
     synchronize = sys.modules.get("multiprocessing.synchronize")
     now = len(known) + (synchronize is not None)
     if count != now:
-        found = {cls: ours for cls, reducer in list(known.items()) if (ours := _ours(cls, reducer)) is not None}
+        found = {cls: ours for cls, reducer in known.copy().items() if (ours := _ours(cls, reducer)) is not None}
         for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore") if synchronize is not None else ():
             found[getattr(synchronize, name)] = _reduce_lock
         _reducers = (now, found)

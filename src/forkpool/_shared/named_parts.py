@@ -45,7 +45,7 @@ def parts_of(path: str, value: Any, session: Any) -> Named:
     elif issubclass(kind, (types.MethodType, functools.partial)):
         yield from callable_parts(value)
     elif issubclass(kind, type):
-        for name, part in list(vars(value).items())[:MAX_PARTS]:
+        for name, part in list(vars(value).copy().items())[:MAX_PARTS]:
             if name not in _NOT_SENT:
                 yield f"`{value.__qualname__}.{name}`", attribute_of(part, "__func__") or part
     elif issubclass(kind, (property, functools.cached_property)):

@@ -317,7 +317,7 @@ class Session:
         names = self._shared.get(space)
         if names is None:
             names = self._shared[space] = {}
-            for name, value in list(tracking.namespace_of(space).items()):
+            for name, value in tracking.namespace_of(space).copy().items():
                 if type(value) not in _NEVER_SHARED and not isinstance(value, type):
                     names.setdefault(id(value), name)
         return names
@@ -331,7 +331,7 @@ class Session:
         cells = self._cells.get(space)
         if cells is None:
             cells = self._cells[space] = {}
-            for name, value in list(tracking.namespace_of(space).items()):
+            for name, value in tracking.namespace_of(space).copy().items():
                 if type(value) is types.FunctionType and value.__closure__:
                     for position, found in enumerate(value.__closure__):
                         cells.setdefault(id(found), (name, position))

@@ -226,7 +226,7 @@ def spaces_of_program(names: Collection[str | None]) -> list[str]:
     To ask of each module whether it is importable would take 50 µs for each, the first time.
     """
     spaces = []
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         if issubclass(type(module), types.ModuleType):
             namespace = globals_of(module)
             if name in ("__main__", *names) or namespace.get("__spec__") is None:
