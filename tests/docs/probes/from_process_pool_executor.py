@@ -17,6 +17,7 @@ from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
+import numpy
 from claims import claim, error_of, try_all
 from tasks import fail, give_up, invert, mark, wait_for, wait_for_release, wait_marked
 
@@ -137,6 +138,26 @@ def _():
     with ForkPoolExecutor(1, initializer=make_in_worker) as ours:
         assert [ours.submit(use_made).result() for _ in range(3)] == [1, 2, 3]
         assert ours.submit(make_inside).result()
+
+
+@claim("a global array that is a view of another one: `tail = buf[1:]`")
+def _():
+    assert [pool.submit(write_into_view).result() for pool in both()] == [1.0, 0.0]
+    assert [pool.submit(write_into_own_view).result() for pool in both()] == [1.0, 1.0]
+
+
+buf = numpy.zeros(4)
+tail = buf[1:]
+
+
+def write_into_view():
+    tail[0] = 1.0
+    return float(buf[1])
+
+
+def write_into_own_view():
+    buf[1:][0] = 1.0
+    return float(buf[1])
 
 
 @claim("state in the closure or the defaults of a function of the program: `@memo` with a dict of its own, `def f(x, seen=[])`")
