@@ -127,6 +127,7 @@ mark("alive", worker.is_alive())
 def test_workers_that_come_and_go_while_somebody_asks() -> None:
     with ForkPoolExecutor(1) as ex:
         pid = ex.submit(os.getpid).result()
+        # By no public way: that a worker comes just between two steps of one loop cannot be had from outside.
         links = ex._pool._claim["supervisor"]._crew.links  # type: ignore[attr-defined]
         (link,) = links.values()
         more = iter(range(1000, 1_000_000))

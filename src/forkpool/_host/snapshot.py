@@ -272,8 +272,8 @@ def _describe_format(formatter: Any) -> tuple[str, str | None, str] | None:
     by_class = {"PercentStyle": "%", "StrFormatStyle": "{", "StringTemplateStyle": "$"}
     described = str(style._fmt), formatter.datefmt, by_class.get(type(style).__name__, "%")
     try:
-        formatter = logging.Formatter(*described)  # type: ignore[arg-type]
-        formatter.format(logging.LogRecord("", 0, "", 0, "", None, None))
+        plain = logging.Formatter(*described)  # type: ignore[arg-type]  # a Literal is wanted; `by_class` has only its three
+        plain.format(logging.LogRecord("", 0, "", 0, "", None, None))
     except Exception:  # it needs what a record has here only: defaults, or fields of the program's record factory
         return None
     return described
