@@ -390,7 +390,7 @@ class Session:
         try:
             return self._draft_class(key, cls, {})
         except Exception as exc:
-            if self._mode is _Mode.ALL or not (lacking := self._lacking_attributes(key, cls)) or is_change(exc):
+            if self._mode is _Mode.ALL or is_change(exc) or not (lacking := self._lacking_attributes(key, cls)):
                 raise
         return self._draft_class(key, cls, lacking)
 
